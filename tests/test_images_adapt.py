@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.base import clone
 
 import fewshot
@@ -16,6 +17,7 @@ from fewshot import (
     Embedder,
     FewShotImageClassifier,
     FewShotModel,
+    LabeledImages,
     OwnEmbedder,
     adapt,
     export,
@@ -161,3 +163,16 @@ def test_unlabelled_items_and_other_input() -> None:
         found = adapt(broken, [*images(KNOWN), b"no image"], [*DATA.labels[KNOWN], 0])
     assert found.domain.n_items == len(KNOWN)
     assert isinstance(found.domain, Domain)
+
+
+def test_what_holds_the_labels_adapts_with_them(tmp_path: Path) -> None:
+    for i, row in enumerate(KNOWN):
+        folder = tmp_path / "domain" / str(DATA.labels[row])
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(DATA.images[row]).save(folder / f"{i:03}.png")
+    data = LabeledImages.open(tmp_path / "domain")
+    expected = adapt(plain(), data.images, data.labels).domain
+    assert expected.n_classes == 5
+    for given in (data, data.to_frame(), tmp_path / "domain", str(tmp_path / "domain")):
+        assert adapt(plain(), given).domain.fingerprint == expected.fingerprint
+    assert adapt(plain(), data.images).domain.n_classes == 0

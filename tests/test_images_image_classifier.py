@@ -1,8 +1,10 @@
 """The form for images makes its own embedder; everything else is the base's, and each loads what the other saved."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.base import clone
+from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
 from fewshot import Embedder, FewShotImageClassifier, FewShotModel, LabeledImages, OwnEmbedder, digits
@@ -77,6 +79,33 @@ def test_whatever_holds_images_and_labels_is_learned_and_tested(tmp_path):
         model.fit("photo.jpg", ["a"])
     with pytest.raises(ValueError, match="y is missing; give one label for each image"):
         model.fit(data.images)
+    with pytest.raises(ValueError, match="y is missing; pass the data set of the loader, such as loader.dataset"):
+        model.fit(DataLoader(ImageFolder(tmp_path / "photos")))
+    with pytest.raises(
+        TypeError, match="of pairs of image and label, such as LabeledImages, pass data.images and data"
+    ):
+        model.predict(ImageFolder(tmp_path / "photos"))
     words = FewShotImageClassifier(OwnEmbedder(lambda texts: [[len(text), 1.0] for text in texts], "length 1"))
     with pytest.raises(ValueError, match="y is missing"):  # text is an item there
         words.fit(str(tmp_path / "photos"))
+    frame = pd.DataFrame({"text": ["a", "bb"], "label": ["x", "y"]})
+    with pytest.raises(ValueError, match=r"y is missing; pass two columns of the frame, .* frame\['text'\], frame\['"):
+        words.fit(frame)
+    with pytest.raises(TypeError, match=r"pass its column of items, e.g. frame\['text'\]"):
+        words.fit(frame["text"], frame["label"]).predict_frame(frame)
+
+
+def test_a_table_of_several_splits_is_learned_whole_with_a_warning(tmp_path, recwarn):
+    write_photos(tmp_path / "photos", 3)
+    data = LabeledImages.open(tmp_path / "photos")
+    frame = data.to_frame().assign(split=["train", "train", "test"] * 2)
+    frame.to_csv(tmp_path / "table.csv", index=False)
+    for given in (frame, tmp_path / "table.csv"):
+        with pytest.warns(UserWarning, match="X has the splits '.*', and all of them are learned"):
+            model = FewShotImageClassifier(quick_embedder()).fit(given)
+        assert model.n_support_.sum() == 6
+    recwarn.clear()
+    for given in (frame[frame["split"] == "train"], LabeledImages.open(tmp_path / "table.csv", "train")):
+        assert FewShotImageClassifier(quick_embedder()).fit(given).n_support_.sum() == 4
+    assert model.test(frame[frame["split"] == "test"]).n == 2
+    assert [one.message for one in recwarn.list if "has the splits" in str(one.message)] == []

@@ -136,9 +136,10 @@ def _check_array(source: Any) -> None:
     if is_missing(source):
         raise ImageDecodeError(f"<{source}>", "the image is missing; omit the row")
     if not hasattr(source, "shape") or not hasattr(source, "dtype"):
+        pair = "; of pairs of image and label, such as LabeledImages, pass data.images and data.labels"
         raise TypeError(
             f"an image is given as {type(source).__name__}; expected a path, bytes, an open file, a PIL image, "
-            "an array or a tensor"
+            f"an array or a tensor{pair if isinstance(source, tuple) else ''}"
         )
 
 

@@ -41,7 +41,7 @@ def read_frame(
     names = columns_of(frame)
     image = image_column(frame, image)
     label = _column(names, label, LABEL_COLUMNS, "label")
-    images = _values(column := frame[image])
+    images = values_of(column := frame[image])
     for i, one in enumerate(images):
         if is_missing(one):
             raise ValueError(
@@ -77,10 +77,10 @@ def known_labels(frame: Any) -> list[Any] | None:
     """Return the column of labels of a frame as it is; None if none has a usual name."""
     by_name = {str(name).lower(): name for name in reversed(columns_of(frame))}
     name = next((by_name[name] for name in LABEL_COLUMNS if name in by_name), None)
-    return None if name is None else _values(frame[name])
+    return None if name is None else values_of(frame[name])
 
 
-def _values(column: Any) -> list[Any]:
+def values_of(column: Any) -> list[Any]:
     """Return a column as Python values; those of Arrow are converted."""
     for name in ("to_pylist", "to_list"):
         if hasattr(column, name):

@@ -16,7 +16,7 @@ from fewshot.data.boxes import read_marked
 from fewshot.data.cache import decode_all, find_unreadable
 from fewshot.data.crop import CROPS, TRAINING
 from fewshot.data.datasets import is_dataset, read_dataset
-from fewshot.data.frames import columns_of, is_frame, read_frame
+from fewshot.data.frames import columns_of, is_frame, read_frame, values_of
 from fewshot.data.opening import describe, is_data_url, is_file, is_name
 from fewshot.data.packed import TABLE, is_packed, read_packed
 from fewshot.data.preprocess import Preprocessing
@@ -25,6 +25,7 @@ from fewshot.data.shown import draw_grid, first_rows, thumbnail_of
 from fewshot.data.unseen import warn_of_unseen
 from fewshot.errors import ImageDecodeError, brief
 from fewshot.utils import notebook
+from fewshot.utils.containers import is_missing
 from fewshot.utils.labels import as_labels, in_known_forms
 from fewshot.utils.streams import SPLIT, episode_rng
 from fewshot.utils.text import counted
@@ -597,6 +598,15 @@ def check_rows(rows: ArrayLike, n: int) -> NDArray[Any]:
     if index.dtype.kind != "b" and index.size and not -n <= index.min() <= index.max() < n:
         raise ValueError(f"rows range from {index.min()} to {index.max()}; expected row numbers in 0..{n - 1}")
     return index
+
+
+def splits_of(given: Any) -> list[str]:
+    """Return the names of the splits in the table or data frame that was given; empty if there are none."""
+    if isinstance(given, (str, os.PathLike)):
+        return list_splits(Path(given))
+    if not is_frame(given) or "split" not in columns_of(given):
+        return []
+    return sorted({str(one) for one in values_of(given["split"]) if not is_missing(one)})
 
 
 def list_splits(source: str | Path) -> list[str]:

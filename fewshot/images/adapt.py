@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import numpy as np
 from sklearn.base import clone
 
-from fewshot.data.images import LabeledImages
+from fewshot.data.images import LabeledImages, as_labeled
 from fewshot.embedding.base import BaseEmbedder
 from fewshot.embedding.domain import Domain
 from fewshot.embedding.embedder import Embedder
@@ -27,12 +27,16 @@ def adapt(target: T, X: Any, y: Any = None, *, shrinkage: float | None = None) -
     those within the classes. `Domain` has the formula. The classes may also be some of the model's own, but then
     accuracy on them says less about new ones; likewise, calibrate on classes that were not adapted to.
 
+    Adapted embeddings have both signs, so take ``power=1.0`` where you give them to a `DiscriminantLearner` or a
+    `DiscriminantClassifier` yourself; models do.
+
     Parameters
     ----------
     target : Embedder, OwnEmbedder or FewShotModel
         Is not changed. A fitted model learns its kept support again; a domain of an embedder is replaced.
     X : collection of n items, or LabeledImages
-        Items of the domain; those that cannot be read are left out unless the embedder's ``on_error="raise"``.
+        Items of the domain; those that cannot be read are left out unless the embedder's ``on_error="raise"``. Images
+        may also be a folder, a table, a data frame or a data set, which hold the labels too, as for `FewShotModel.fit`.
     y : array-like of shape (n,), optional
         Their labels. Without them, items are whitened by their total covariance, which helps less.
     shrinkage : float, optional
@@ -67,6 +71,8 @@ def adapt(target: T, X: Any, y: Any = None, *, shrinkage: float | None = None) -
 
 
 def _domain_of(embedder: Any, X: Any, y: Any, shrinkage: float | None) -> Domain:
+    if y is None and isinstance(embedder, Embedder) and not isinstance(X, LabeledImages):
+        X = X if (opened := as_labeled(X)) is None else opened
     is_labelled = y is not None or isinstance(X, LabeledImages)
     items, labels = labelled(X, y, embedder.as_items) if is_labelled else (embedder.as_items(X), None)
     embeddings = embedder.embed(items).embeddings

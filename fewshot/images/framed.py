@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from fewshot.data.frames import columns_of, image_column, is_frame, known_labels
 from fewshot.data.images import LabeledImages
 from fewshot.data.opening import describe
+from fewshot.embedding.embedder import Embedder
 from fewshot.images.learned import Learned
 from fewshot.images.sets import Promise
 from fewshot.utils.text import as_unicode
@@ -24,7 +25,11 @@ def answer_frame(now: Learned, X: Any, top: int, promise: Promise | None) -> pd.
     """Answer items; see `FewShotModel.predict_frame`."""
     import pandas as pd
 
-    given = X[image_column(X)] if is_frame(X) and len(columns_of(X)) > 1 else X
+    given = X
+    if is_frame(X) and len(columns_of(X)) > 1:
+        if not isinstance(now.embedder, Embedder):
+            raise TypeError("X is a data frame; pass its column of items, e.g. frame['text']")
+        given = X[image_column(X)]
     items = now.embedder.as_items(given)
     embedded, classifier = now.embed(items), now.classifier
     x, errors = embedded.embeddings, {error.index: error.reason for error in embedded.errors}

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from fewshot.classifiers.any_learner import FewShotClassifier
 from fewshot.classifiers.fitted import FittedModel
-from fewshot.data.images import LabeledImages, as_labeled
+from fewshot.data.frames import is_frame
+from fewshot.data.images import LabeledImages, as_labeled, splits_of
 from fewshot.data.opening import describe, is_name
 from fewshot.data.unseen import warn_of_unseen
 from fewshot.embedding.backbones import is_path
@@ -33,7 +34,7 @@ from fewshot.learners.local import LocalLearner
 from fewshot.learners.registry import as_learner
 from fewshot.utils.containers import to_array
 from fewshot.utils.labels import as_labels, in_known_forms, plain_label, unicode_forms, unknown_mark
-from fewshot.utils.text import counted
+from fewshot.utils.text import counted, listed
 from fewshot.utils.twins import earlier_twins, warn_of_twins
 from fewshot.utils.warning import warn
 
@@ -132,6 +133,11 @@ class Learned:
         if then == "calibrate" and self.classifier.reject is not None:
             unknown_mark(self.classifier.unknown_label, self.classifier.classes_)
         items, labels = labelled(X, y, self.embedder.as_items, known)
+        if then == "partial_fit" and y is None and len(splits := splits_of(X)) > 1:
+            warn(
+                f"X has the splits {listed(splits)}, and all of them are learned; to learn one, pass its rows, or "
+                "LabeledImages.open(path, split)"
+            )
         if then == "partial_fit" and known is None and isinstance(self.embedder, Embedder):
             warn_of_unseen(items, self.embedder.preprocessing)
         keep = then == "partial_fit" and self.support is not None
@@ -316,7 +322,7 @@ def labelled(
             raise ValueError("X has labels already; leave y out, or pass X.images")
         X, y = X.images, X.labels
     if y is None:
-        raise ValueError("y is missing; give one label for each image, or LabeledImages, or a folder of class folders")
+        raise ValueError(f"y is missing; {_where_labels_are(X)}")
     items, labels = as_items(X), as_labels(y, known=None if known is None else known.some_classes)
     if known is not None:
         labels, _ = in_known_forms(labels, known.known_among)
@@ -327,6 +333,15 @@ def labelled(
             f"X has {counted(len(items), 'image')} and y {counted(len(labels), 'label')}; give one label for each image"
         )
     return items, labels
+
+
+def _where_labels_are(X: Any) -> str:
+    """Return how to give labels, for the message of an error."""
+    if is_frame(X):
+        return "pass two columns of the frame, one of items and one of labels, such as frame['text'], frame['label']"
+    if hasattr(X, "dataset") and hasattr(X, "batch_size"):
+        return "pass the data set of the loader, such as loader.dataset"
+    return "give one label for each image, or LabeledImages, or a folder of class folders"
 
 
 def names_of(items: Sequence[Any], ids: Sequence[str] | None, known: Container[str]) -> Sequence[str]:
