@@ -14,7 +14,7 @@ from PIL import Image
 
 from fewshot import FewShotImageClassifier
 from tests.browser import accessible, browsing, choose, see
-from tests.photographs import photos, write_photos
+from tests.photographs import photos, quick_embedder, write_photos
 from tests.serving import QUICK, png, process, running, taught
 from tests.serving import files as files_of
 
@@ -210,6 +210,20 @@ def test_the_first_class_is_undone_and_done_again(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_rule_that_refuses_most_known_pictures_names_a_milder_one(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (30, 32, 32, 3), np.uint8)  # classes that cannot be told apart
+    model = FewShotImageClassifier(quick_embedder(), reject="5%").fit(noise, np.arange(30) % 6)
+    refused = {rule: round(100 * model.rejection(rule).false_reject_rate) for rule in ("5%", "balanced")}
+    model.save(tmp_path / "m")
+    with running(tmp_path / "m") as client, browsing(f"{client.base_url}/#try") as page:
+        told = f"about {refused['5%']} would be answered unknown. With “balanced” about {refused['balanced']}, while"
+        page.locator(".cost", has_text=told).wait_for()
+        page.get_by_label("Say unknown").select_option("balanced")
+        page.locator(".cost", has_text=f"about {refused['balanced']} would be answered unknown.").wait_for()
+        assert "With “balanced”" not in page.locator(".cost").inner_text()
+
+
+@pytest.mark.slow
 def test_unknown_pictures_and_files_that_are_no_pictures(tmp_path):
     taught(tmp_path / "m", 8)
     paths = write_photos(tmp_path / "new", 2, seed=5)
@@ -230,7 +244,12 @@ def test_unknown_pictures_and_files_that_are_no_pictures(tmp_path):
         page.locator(".answer-card", has_text="green.png").click()
         page.locator(".answer-label", has_text="Unknown").wait_for()
         assert page.locator(".answer-set").count() == 0, "a set contradicts that it is like no class"
+        page.get_by_label("No, this is").fill(" TEMPLE")
+        page.get_by_text("There is “temple” already; this makes another class.").wait_for()
         accessible(page)
+        page.get_by_label("No, this is").fill("temple")
+        page.get_by_text("this makes another class").wait_for(state="hidden")
+        page.get_by_label("No, this is").fill("")
         page.locator(".answer-card:has(.share)").first.click()
         page.locator(".answer-set", has_text="on average over pictures like those taught").wait_for()
         with page.expect_download() as download:
@@ -411,7 +430,8 @@ def test_a_folder_of_folders_is_taught_and_a_batch_is_labelled_by_keys(tmp_path)
 def test_a_folder_that_cannot_be_read_gets_no_tick_and_does_not_stop_the_others(tmp_path, monkeypatch):
     pillow_heif = pytest.importorskip("pillow_heif")
     write_photos(tmp_path / "new", 2)
-    (tmp_path / "new" / "notes.pdf").write_bytes(b"x")
+    for name in ("notes.pdf", "Thumbs.db", ".DS_Store"):  # systems write the last two by themselves
+        (tmp_path / "new" / name).write_bytes(b"x")
     for folder in (tmp_path / "new" / "a phone", tmp_path / "only" / "phone"):
         folder.mkdir(parents=True)
         pillow_heif.from_pillow(Image.new("RGB", (40, 30))).save(folder / "1.heic")
@@ -426,7 +446,7 @@ def test_a_folder_that_cannot_be_read_gets_no_tick_and_does_not_stop_the_others(
         page.locator(".toast.bad", has_text="fewshot-learn[heif]").wait_for()
         page.reload()
         choose(page, tmp_path / "new", "Choose a folder")
-        page.locator(".toast.bad", has_text="1 file is no picture").wait_for()
+        page.locator(".toast.bad", has_text="1 file is no picture and was left out: notes.pdf.").wait_for()
         page.get_by_role("button", name="Teach 3 classes").click()
         page.locator(".toast.bad", has_text="4 pictures learned").get_by_text("1 file could not be read").wait_for()
         assert page.locator(".toast.good").count() == 0

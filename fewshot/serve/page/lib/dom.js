@@ -100,13 +100,25 @@ export const withoutDigests = (text) => String(text).replace(/ [0-9a-f]{16}\b/g,
 //: Files that a message names.
 const NAMED = 3;
 
-/** Say which files of `unreadable` ({name, message}) could not be read, and why the first one could not. */
+/** Return the first names of a list, for a message. */
+export function listed(names) {
+  const more = names.length - NAMED;
+  return `${names.slice(0, NAMED).join(", ")}${more > 0 ? ` and ${more} more` : ""}`;
+}
+
+/** Say which files of `unreadable` ({name, message}) could not be read, and why: each reason once. */
 export function unread(unreadable) {
   if (!unreadable.length) return "";
-  const more = unreadable.length - NAMED;
-  const names = unreadable.slice(0, NAMED).map(({ name }) => name).join(", ");
-  const why = unreadable[0].message ? ` ${sentence(unreadable[0].message)}` : "";
-  return `${counted(unreadable.length, "file")} could not be read: ${names}${more > 0 ? ` and ${more} more` : ""}.${why}`;
+  const byReason = new Map();
+  for (const { name, message } of unreadable) {
+    const why = String(message ?? "").trim().replace(/^image \d+, .+?(, (?=is |has )|: )/i, "").replace(/[.]$/, "");
+    byReason.set(why, [...(byReason.get(why) ?? []), name]);
+  }
+  const told = [...byReason].slice(0, NAMED).map(([why, names]) => {
+    if (!why) return `${listed(names)}.`;
+    return `${listed(names)}${names.length === 1 && /^(is|has|cannot) /.test(why) ? "" : ":"} ${why}.`;
+  });
+  return `${counted(unreadable.length, "file")} could not be read. ${told.join(" ")}`;
 }
 
 /** Return a message as a sentence; an image is told by its name alone, as the page has no other number. */

@@ -1,7 +1,8 @@
 // Pictures from files, folders, the clipboard and drops, made small before they are sent.
 
 const ENDINGS = /\.(jpe?g|png|webp|gif|bmp|tiff?|avif|hei[cf])$/i;
-const HIDDEN = /(^|\/)(\.|__MACOSX)/;
+//: What systems put into folders by themselves.
+const HIDDEN = /(^|\/)(\.|__MACOSX|(thumbs\.db|desktop\.ini)$)/i;
 //: The network sees about 224 pixels; more are not sent.
 const LONGEST = 512;
 //: Files of these kinds up to this size are sent unmodified.
@@ -48,13 +49,13 @@ async function collect(entry, found) {
   }
 }
 
-/** Return the pictures among files in the order of their paths, and how many files are none. */
+/** Return the pictures among files in the order of their paths, and the names of the files that are none. */
 export function picturesAmong(files) {
   const visible = files.filter(({ file, path }) => !HIDDEN.test(path || file.name));
   const pictures = visible.filter(({ file }) => isPicture(file));
   const order = new Intl.Collator("en", { numeric: true });
   pictures.sort((a, b) => order.compare(a.path || a.file.name, b.path || b.file.name));
-  return { pictures, others: visible.length - pictures.length };
+  return { pictures, others: visible.filter(({ file }) => !isPicture(file)).map(({ file }) => file.name) };
 }
 
 /** Return pictures by the name of the folder that holds them; null unless all lie in folders. */

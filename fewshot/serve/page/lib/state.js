@@ -8,11 +8,14 @@ const MOST = 200;
 //: Milliseconds after the last key until names are looked up.
 const PAUSE = 150;
 
+const folded = (name) => name.normalize("NFC").toLowerCase().trim().replace(/\s+/g, " ");
+
 class State extends EventTarget {
   model = null;
   classes = [];
   known = new Map();
   looking = new Set();
+  offered = [];
 
   get readOnly() {
     return !this.model || this.model.read_only;
@@ -75,7 +78,13 @@ class State extends EventTarget {
     if (found && this.typed === text) this.offer(found.classes.map((one) => one.name));
   }
 
+  /** Return a class, among those offered, whose name differs from this one only in case or blanks. */
+  twin(name) {
+    return this.offered.find((other) => other !== name && folded(other) === folded(name));
+  }
+
   offer(names) {
+    this.offered = names;
     fill(document.getElementById("class-names"), names.map((name) => h("option", { value: name })));
   }
 }

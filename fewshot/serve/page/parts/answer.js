@@ -29,7 +29,7 @@ export class AnswerPanel {
     this.right.input.addEventListener("input", () => this.drawChips());
     this.known = h("div", { class: "chips" });
     this.submit = h("button", { type: "submit", class: "button main" }, h("span", {}, "Correct"));
-    this.form = h("form", { class: "correct", onsubmit: (event) => { event.preventDefault(); this.correct(this.right.value); } }, h("div", { class: "field-row" }, this.right.field, this.submit), this.known);
+    this.form = h("form", { class: "correct", onsubmit: (event) => { event.preventDefault(); this.correct(this.right.value); } }, h("div", { class: "field-row" }, this.right.field, this.submit), this.right.note, this.known);
     this.element = h("section", { class: "card answer", "aria-label": "Answer" }, this.body, this.form);
     this.show(null);
   }

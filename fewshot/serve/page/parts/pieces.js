@@ -1,6 +1,6 @@
 // Small parts of views.
 
-import { fresh, h, icon, percent } from "../lib/dom.js";
+import { fill, fresh, h, icon, percent } from "../lib/dom.js";
 import { state } from "../lib/state.js";
 
 const missing = (className, text) => h("span", { class: `${className} missing`, ...(text ? { role: "img", "aria-label": text } : {}) }, icon("picture"));
@@ -53,12 +53,19 @@ export function segments(legend, options, onchange, value = options[0][0]) {
   return h("fieldset", { class: "segments" }, h("legend", { class: "unseen" }, legend), inputs);
 }
 
-/** Return a field for the name of a class, known or new. */
+/** Return a field for the name of a class, known or new, and a note that tells a class whose name is nearly the same. */
 export function classField(text, { placeholder = "such as heron", hidden = false } = {}) {
   const id = fresh("field");
-  const input = h("input", { id, type: "text", list: "class-names", maxlength: 200, placeholder, autocomplete: "off", autocapitalize: "off", spellcheck: "false", enterkeyhint: "done", oninput: () => state.suggest(input.value.trim()) });
+  const input = h("input", { id, type: "text", list: "class-names", maxlength: 200, placeholder, autocomplete: "off", autocapitalize: "off", spellcheck: "false", enterkeyhint: "done", oninput: () => { look(); state.suggest(input.value.trim()).then(look); } });
   const field = h("div", { class: "field" }, h("label", { for: id, class: hidden ? "unseen" : null }, text), input);
-  return { field, input, get value() { return input.value.trim(); }, set value(name) { input.value = name; } };
+  const note = h("p", { class: "hint", role: "status", hidden: true });
+  const look = () => {
+    const name = input.value.trim();
+    const twin = name && !state.knows(name) ? state.twin(name) : null;
+    fill(note, twin ? `There is “${twin}” already; this makes another class.` : "");
+    note.hidden = !twin;
+  };
+  return { field, input, note, get value() { return input.value.trim(); }, set value(name) { input.value = name; look(); } };
 }
 
 /** Return a field with a list to choose from. */

@@ -1,6 +1,6 @@
 // Short messages that go by themselves; failures stay longer and are read at once.
 
-import { button, counted, h, icon, tool } from "../lib/dom.js";
+import { button, counted, h, icon, listed, tool } from "../lib/dom.js";
 
 const SECONDS = { good: 6, bad: 12 };
 
@@ -20,7 +20,7 @@ export function say(text, { kind = "good", action } = {}) {
   wait();
 }
 
-/** Say how many of the files that were chosen are no pictures. */
-export function sayLeftOut(n) {
-  if (n) say(`${counted(n, "file")} ${n === 1 ? "is" : "are"} no picture and ${n === 1 ? "was" : "were"} left out.`, { kind: "bad" });
+/** Say which of the files that were chosen are no pictures. */
+export function sayLeftOut(names) {
+  if (names.length) say(`${counted(names.length, "file")} ${names.length === 1 ? "is" : "are"} no picture and ${names.length === 1 ? "was" : "were"} left out: ${listed(names)}.`, { kind: "bad" });
 }

@@ -33,7 +33,7 @@ export class NextView {
     this.bar = progress("Labelled");
     this.coming = h("div", { class: "coming" });
     this.work = h("section", { class: "card label-work" }, h("div", { class: "label-left" }, this.stage, this.coming),
-      h("div", { class: "stack" }, this.bar.node, this.about, this.choices, this.form, h("div", { class: "row" },
+      h("div", { class: "stack" }, this.bar.node, this.about, this.choices, this.form, this.name.note, h("div", { class: "row" },
         button("Skip", () => this.skip(), { kind: "quiet", "aria-keyshortcuts": "s" }), button("Undo", () => this.back(), { kind: "quiet", "aria-keyshortcuts": "u" }), button("Stop", () => this.stop(), { kind: "quiet" })),
         h("p", { class: "hint wide-only" }, "Keys: the one beside a class, Enter for the guess, N for another name, S to skip, U to undo.")));
     this.place = h("div", {}, this.start);

@@ -55,7 +55,7 @@ export class TeachView {
     this.submit = h("button", { type: "submit", class: "button main wide" });
     this.known = h("div", { class: "chips" });
     this.result = h("div", { class: "result", role: "status" });
-    this.form = h("form", { class: "stack", onsubmit: (event) => { event.preventDefault(); this.teachTray(); } }, this.name.field, this.known, this.submit, this.result);
+    this.form = h("form", { class: "stack", onsubmit: (event) => { event.preventDefault(); this.teachTray(); } }, this.name.field, this.name.note, this.known, this.submit, this.result);
     this.single = h("div", { class: "columns teach-columns" },
       h("section", { class: "card", "aria-labelledby": "teach-show" }, h("h2", { id: "teach-show", class: "step" }, h("span", { class: "step-n" }, "1"), "Show it"), this.source),
       h("section", { class: "card", "aria-labelledby": "teach-name" }, h("h2", { id: "teach-name", class: "step" }, h("span", { class: "step-n" }, "2"), "Name it"), this.form));
@@ -180,6 +180,7 @@ export class TeachView {
     };
     fill(list, rows.map((row, place) => {
       row.name.value = row.folder;
+      row.name.field.append(row.name.note);
       const some = h("span", { class: "bulk-thumbs" });
       for (const { file } of place < DRAWN ? row.files.slice(0, 4) : []) prepared(file).then((picture) => some.append(local(picture, "thumb small", "")));
       row.state = h("span", { class: "soft bulk-count" }, counted(row.files.length, "picture"));

@@ -4,7 +4,7 @@ import { ask } from "../lib/api.js";
 import { sentInParts } from "../lib/batches.js";
 import { attempt, change } from "../lib/changes.js";
 import { csv, save } from "../lib/csv.js";
-import { button, counted, fill, h } from "../lib/dom.js";
+import { button, counted, fill, h, percent } from "../lib/dom.js";
 import { picturesAmong, preparedAll, released } from "../lib/pictures.js";
 import { state } from "../lib/state.js";
 import { AnswerPanel, predict, verdict } from "../parts/answer.js";
@@ -20,6 +20,9 @@ const PART = 32;
 const PAGE = 60;
 //: Milliseconds between answers to the camera, at least.
 const EVERY = 250;
+
+//: Share of the known pictures from which on a rule that refuses fewer is named.
+const MOST = 0.5;
 
 const SAVED = "“Say unknown” is saved with the classifier, for everyone who asks it.";
 
@@ -92,10 +95,18 @@ export class TryView {
     this.costOf = version;
     fill(this.cost, SAVED);
     if (value === "off") return;
-    const found = await ask("GET", "rejection", { query: { reject: value } }).catch(() => null); // it may be impossible now
-    const refused = found?.costs?.known_refused ?? null;
+    const refused = (await this.costsOf(value))?.known_refused ?? null;
     if (refused === null || this.costOf !== version) return;
-    fill(this.cost, `${SAVED} Of 100 known pictures, about ${Math.round(100 * refused)} would be answered unknown.`);
+    const milder = refused > MOST && value !== "balanced" ? await this.costsOf("balanced") : null;
+    if (this.costOf !== version) return;
+    const fewer = milder && milder.known_refused < refused ? ` With “balanced” about ${Math.round(100 * milder.known_refused)}, while ${percent(milder.unknown_accepted)} of unknown ones slip through.` : "";
+    fill(this.cost, `${SAVED} Of 100 known pictures, about ${Math.round(100 * refused)} would be answered unknown.${fewer}`);
+  }
+
+  /** Return what a rule costs; null if that cannot be told now. */
+  async costsOf(reject) {
+    const found = await ask("GET", "rejection", { query: { reject } }).catch(() => null);
+    return found?.costs ?? null;
   }
 
   async reject(value) {
