@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import unicodedata
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ from typing import Any
 from fewshot.cli.terminal import quoted, say
 from fewshot.data.images import LabeledImages, list_splits
 from fewshot.data.packed import is_packed
-from fewshot.data.scan import clean_label
 from fewshot.utils.labels import label_of_text, unknown_mark
 from fewshot.utils.text import counted, fold
+
+#: Blanks that a label is typed or pasted with; other characters that cannot be seen are shown as escapes.
+_BLANKS = " \xa0"
 
 
 def choose_split(source: str, given: str | None, wanted: str | None = None) -> str | None:
@@ -68,12 +71,13 @@ def as_label(model: Any, text: str) -> Any:
         If it cannot be one, or is blank.
     """
     label = label_of_text(text, model.classes_)
-    is_plain = not isinstance(label, str) or (label.isascii() and label == label.strip())
-    if is_plain or label in model.classes_.tolist():
+    if not isinstance(label, str) or (label.isascii() and label == label.strip(_BLANKS)):
         return label
-    if not label.strip():
+    if label in model.classes_.tolist():
+        return label
+    if not (seen := label.strip(_BLANKS)):
         raise ValueError("the label is blank; expected the name of a class")
-    return label_of_text(clean_label(label), model.classes_)
+    return label_of_text(unicodedata.normalize("NFC", seen), model.classes_)
 
 
 def beside(label: Any, classes: Any) -> str:
