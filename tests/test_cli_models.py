@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shlex
 import shutil
 import subprocess
 import sys
@@ -210,6 +211,19 @@ def test_add_refuses_a_class_that_is_the_answer_for_unknown_images(model, folder
     assert main(add) == 2
     assert "--unknown-label other is a class" in capsys.readouterr().err
     assert version_of(model) == before
+
+
+def test_commands_that_are_told_can_be_copied_where_names_have_blanks(folder, tmp_path, capsys):
+    place = tmp_path / "my model"
+    assert main(["fit", str(folder), "--out", str(place), *QUICK]) == 0
+    assert f'now: fewshot predict "{place}" IMAGES...' in capsys.readouterr().out
+    assert main(["rename", str(place), "temple", "church"]) == 0
+    back = capsys.readouterr().out.strip().partition("to go back: fewshot ")[2]
+    assert shlex.split(back) == ["undo", str(place)]
+    assert main(shlex.split(back)) == 0
+    assert f'to return: fewshot undo "{place}" --to 2' in capsys.readouterr().out
+    assert main(["history", str(place)]) == 0
+    assert f'to go back: fewshot undo "{place}", or' in capsys.readouterr().out
 
 
 def test_images_without_the_name_of_their_class_are_refused(model, folder, capsys):

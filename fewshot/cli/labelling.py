@@ -94,6 +94,7 @@ def export_labels_options(export: argparse.ArgumentParser) -> None:
 def export_labels(options: argparse.Namespace) -> int:
     """Write images with labels and answers."""
     from fewshot.cli.tables import csv_form, finish
+    from fewshot.cli.terminal import typed
     from fewshot.images.image_classifier import FewShotImageClassifier
     from fewshot.integrations.label_formats import write_labels
     from fewshot.integrations.labels import answered, taught
@@ -115,6 +116,7 @@ def export_labels(options: argparse.Namespace) -> int:
     if options.model is not None and options.format == "label-studio":
         settings["classes"] = model.classes_.tolist()
     write_labels(tasks, options.out, options.format, **settings)
+    back = "EXPORT" if options.format == "label-studio" else typed(options.out)
     n_labels, n_answers = (sum(getattr(task, name) is not None for task in tasks) for name in ("label", "answer"))
     finish(
         options,
@@ -122,7 +124,7 @@ def export_labels(options: argparse.Namespace) -> int:
         f"{counted(len(tasks), 'image')}, {counted(n_labels, 'label')}, {counted(n_answers, 'answer')}; "
         f"written to {options.out}",
         *(_HOW_TO_SERVE if options.format == "label-studio" else ()),
-        f"then: fewshot import-labels {'EXPORT' if options.format == 'label-studio' else options.out} --out labelled",
+        f"then: fewshot import-labels {back} --out labelled",
     )
     return 0
 
@@ -184,7 +186,7 @@ def import_labels_options(command: argparse.ArgumentParser) -> None:
 def import_labels(options: argparse.Namespace) -> int:
     """Read labels, write them or teach them; exit with 1 if some cannot be used."""
     from fewshot.cli.tables import finish
-    from fewshot.cli.terminal import complain, say
+    from fewshot.cli.terminal import complain, say, typed
     from fewshot.integrations.label_formats import read_labels, write_labels
     from fewshot.integrations.labels import Task
     from fewshot.utils.text import counted
@@ -204,7 +206,7 @@ def import_labels(options: argparse.Namespace) -> int:
     if options.out is not None:
         tasks = [Task(path, label) for path, label in found.labelled]
         write_labels(tasks, options.out, **written_as)
-        say(f"written to {options.out}; now: fewshot fit {options.out} --out model")
+        say(f"written to {options.out}; now: fewshot fit {typed(options.out)} --out model")
     n_more, n_wrong, taught = (0, 0, []) if options.add_to is None else _teach(options, found.labelled)
     facts = {"images": len(found.labelled), "classes": n_classes, "unlabelled": len(found.unlabelled),
              "unusable": [{"image": image, "reason": reason} for image, reason in found.problems],

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from fewshot.cli.inputs import as_label, beside, open_data, take_unknown_label
 from fewshot.cli.tables import finish, give, without_same
-from fewshot.cli.terminal import complain, is_piped, quoted, say, way_back
+from fewshot.cli.terminal import complain, is_piped, quoted, say, typed, way_back
 from fewshot.data.images import list_splits
 from fewshot.data.opening import check_paths
 from fewshot.data.scan import list_images, list_marked
@@ -60,10 +60,10 @@ def fit(options: argparse.Namespace) -> int:
         f"learned {counted(len(model.classes_), 'class')} from {counted(n, 'image')} "
         f"in {time.perf_counter() - start:.1f} s",
         *([one] if len(model.classes_) == 1 else []),
-        *([] if expected is None else [f"{expected}: fewshot check {options.out}"]),
+        *([] if expected is None else [f"{expected}: fewshot check {typed(options.out)}"]),
         *([f"learned all splits ({', '.join(splits)}); --split NAME selects one"] if splits else []),
         *([] if is_new else [f"replaced a classifier{way_back(options.out)}"]),
-        f"written to {options.out}; now: fewshot predict {options.out} IMAGES...",
+        f"written to {options.out}; now: fewshot predict {typed(options.out)} IMAGES...",
     )
     if options.reject is not None:  # last, since it may be impossible, and nothing must be lost then
         with writing(options.out, "classifier"):
@@ -104,7 +104,7 @@ def _milder(model: FewShotImageClassifier, rule: str, refused: float) -> Iterato
 def milder_rule(model: FewShotImageClassifier, refused: float, folder: str) -> str:
     """Return how to refuse fewer, as the end of a sentence, if most images of known classes are refused."""
     is_mild = refused <= MOST or model.reject == "balanced"
-    return "" if is_mild else f"; for fewer: fewshot calibrate {folder} --reject balanced"
+    return "" if is_mild else f"; for fewer: fewshot calibrate {typed(folder)} --reject balanced"
 
 
 def _expected(model: FewShotImageClassifier) -> CheckResult | None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from fewshot.cli.inputs import as_label, beside, take_unknown_label
 from fewshot.cli.tables import as_facts, finish, give
-from fewshot.cli.terminal import is_piped, put, quoted, say, terminal_width, way_back
+from fewshot.cli.terminal import is_piped, put, quoted, say, terminal_width, typed, way_back
 from fewshot.images.history import read_history
 from fewshot.images.stored import StoredModel, describe
 from fewshot.persistence.artifact import size_of, version_of, writing
@@ -46,13 +46,14 @@ def _facts(model: StoredModel, options: argparse.Namespace) -> dict[str, Any]:
         loaded = load(options)
         known = {**describe(loaded.snapshot()), "fingerprint": loaded.embedder_.fingerprint[:16]}
     fingerprint = known.pop("fingerprint")
+    n_others = len(read_history(options.dir)) - 1
     return {
         "classifier": options.dir,
         "classes": len(model.classes_),
         "images": int(model.n_support_.sum()),
         **known,
         "size": f"{size_of(options.dir) / 1e6:.1f} MB",
-        "history": f"{counted(len(read_history(options.dir)) - 1, 'other version')}: fewshot history {options.dir}",
+        "history": f"{counted(n_others, 'other version')}: fewshot history {typed(options.dir)}",
         "fingerprint": fingerprint,
     }
 

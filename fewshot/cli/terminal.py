@@ -55,6 +55,8 @@ _UNKNOWN = re.compile(r"^no (\w+) is called ")
 #: Settings made once, by ``fewshot fit``, for commands that have no such flag.
 _OF_FIT = {name: (f"fewshot fit --{name}", True) for name in ("backbone", "bits", "crop", "size", "views", "weights")}
 _AFTER_FIT = ("models", "saved", "trust", "retrieval", "labelling")
+#: Characters that separate words or mean something in a shell, and those that do also between double quotes.
+_SPECIAL, _NEVER_IN_QUOTES = re.compile(r"[\s&|;<>()*?\[\]{}'#~]"), re.compile(r"[\"$`!]")
 #: Flags by the names of their values, and whether they take one.
 Flags = Mapping[str, tuple[str, bool]]
 #: Options of the running commands, latest last. Not thread-local, because other threads decode images and warn.
@@ -134,7 +136,19 @@ def note(line: object, colour: str = "") -> None:
 
 def way_back(folder: str) -> str:
     """Return how to undo a change, as the end of a sentence about it."""
-    return f"; to go back: fewshot undo {folder}"
+    return f"; to go back: fewshot undo {typed(folder)}"
+
+
+def typed(name: object) -> str:
+    """Return a name as it is typed in a command: in quotation marks if it has blanks or what shells take for their own.
+
+    Examples
+    --------
+    >>> typed("model"), typed("my model"), typed("R&D")
+    ('model', '"my model"', '"R&D"')
+    """
+    text = str(name)
+    return f'"{text}"' if _SPECIAL.search(text) and not _NEVER_IN_QUOTES.search(text) else text
 
 
 def quoted(label: Any) -> str:

@@ -14,7 +14,7 @@ from fewshot.classifiers.calibration import FEWEST_CLASSES, Calibration
 from fewshot.cli.inputs import as_label, open_data
 from fewshot.cli.models import changing, list_paths, load, looking, milder_rule, refuse_existing, reject
 from fewshot.cli.tables import finish, give
-from fewshot.cli.terminal import is_piped, say, way_back
+from fewshot.cli.terminal import is_piped, say, typed, way_back
 from fewshot.data.images import LabeledImages
 from fewshot.images.audit import suspects
 from fewshot.images.checked import CheckResult
@@ -111,7 +111,7 @@ def _summary(
     if needy := [f"{label} (+{100 * points:.0f} points with twice)" for label, points in most]:
         yield f"more images help most: {', '.join(needy)}"
     if len(found.suspects):
-        yield f"perhaps of another class: {counted(len(found.suspects), 'image')}: fewshot audit {options.dir}"
+        yield f"perhaps of another class: {counted(len(found.suspects), 'image')}: fewshot audit {typed(options.dir)}"
     if found.near_duplicates:
         yield f"nearly the same: {counted(len(found.near_duplicates), 'pair')} of images"
     if found.alone:
@@ -208,7 +208,7 @@ def _open_held_out(options: argparse.Namespace) -> LabeledImages:
     except ValueError as error:
         if not os.path.isdir(options.data) or any(entry.is_dir() for entry in os.scandir(options.data)):
             raise
-        raise ValueError(f"{error}; if they are none of the classes: --none-of-these {options.data}") from None
+        raise ValueError(f"{error}; if they are none of the classes: --none-of-these {typed(options.data)}") from None
 
 
 def _say_calibration(found: Calibration, n_classes: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from fewshot.cli.tables import finish, give
-from fewshot.cli.terminal import say
+from fewshot.cli.terminal import say, typed
 from fewshot.images.history import SavedVersion, clear_history, go_back, read_history
 from fewshot.utils.text import counted
 
@@ -21,7 +21,7 @@ def history(options: argparse.Namespace) -> int:
     ]  # fmt: skip
     give(rows, options)
     if len(rows) > 1:
-        say("", f"to go back: fewshot undo {options.dir}, or --to a version")
+        say("", f"to go back: fewshot undo {typed(options.dir)}, or --to a version")
     return 0
 
 
@@ -31,7 +31,7 @@ def undo(options: argparse.Namespace) -> int:
     found = go_back(options.dir, options.to)
     when, what = _when(found), f" ({found.note})" if found.note else ""
     holds = f"{counted(found.n_classes, 'class')} from {counted(found.n_support, 'image')}"
-    back = "".join(f"; to return: fewshot undo {options.dir} --to {number}" for number in left)
+    back = "".join(f"; to return: fewshot undo {typed(options.dir)} --to {number}" for number in left)
     facts = {"classifier": options.dir, "version": found.number, "saved": when, "what": found.note,
              "classes": found.n_classes, "images": found.n_support, "undone": left}  # fmt: skip
     finish(
