@@ -87,8 +87,11 @@ def test_row_33_mixed_types_are_refused_by_name(y, kinds):
 
 
 def test_row_33_a_second_call_may_not_bring_another_type():
-    with pytest.raises(TypeError, match="labels mix the types integer and string"):
+    said = r"labels mix the types integer and string \(the known ones, such as 1, are integer\); numpy"
+    with pytest.raises(TypeError, match=said):
         as_labels(["a"], known=np.array([1, 2]))
+    with pytest.raises(TypeError, match=r"\(the known ones, such as 'owl', are string\); numpy"):
+        as_labels([1, 2], known=np.array(["owl"]))
     with pytest.raises(TypeError, match="labels mix the types boolean and integer"):
         as_labels([True], known=np.array([1, 2]))
 

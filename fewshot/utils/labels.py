@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from fewshot.errors import brief
 from fewshot.utils.containers import is_missing, own_index, to_array
 from fewshot.utils.warning import warn
 
@@ -104,9 +105,12 @@ def as_labels(
         labels, kinds = _checked_array(found, name, y), {_KINDS.get(found.dtype.kind, found.dtype.type.__name__)}
     else:
         labels, kinds = _plain(list(found), name, y)
+    before = ""
     if known is not None and known.size and len(labels):
-        kinds = kinds | _plain(list(known.reshape(-1)[:1]), name)[1]
-    _refuse_mixed(kinds)
+        first, of_known = _plain(list(known.reshape(-1)[:1]), name)
+        before = f" (the known ones, such as {brief(repr(first[0]))}, are {min(of_known)})"
+        kinds = kinds | of_known
+    _refuse_mixed(kinds, before)
     array = labels if isinstance(labels, np.ndarray) else _to_array(labels, kinds, name)
     if not any_type:
         _refuse_no_classes(array, kinds)
@@ -349,15 +353,15 @@ def _refuse_missing(shown: str, row: int, name: str, y: Any) -> NoReturn:
     )
 
 
-def _refuse_mixed(kinds: set[str]) -> None:
+def _refuse_mixed(kinds: set[str], before: str = "") -> None:
     if "bytes" in kinds:
         raise TypeError("labels are bytes; decode them to strings first (label.decode())")
     # Integral floats and integers name the same classes: 1.0 == 1.
     merged = {"integer" if kind == "float" else kind for kind in kinds}
     if len(merged) > 1:
         raise TypeError(
-            f"labels mix the types {' and '.join(sorted(kinds))}; numpy would turn one silently into the other, "
-            "so convert them all to one type"
+            f"labels mix the types {' and '.join(sorted(kinds))}{before}; numpy would turn one silently into the "
+            "other, so convert them all to one type"
         )
 
 
