@@ -64,6 +64,10 @@ def test_default_names_and_baseline():
         ),
         ({"backbones": [{"backbone": "conv4", "weights": 3}]}, r"weights is 3; expected a string"),
         ({"backbones": [{"backbone": "pixels", "img_size": 3}]}, r"'pixels' has no network; leave img_size out"),
+        (
+            {"datasets": [{"source": ["d"]}]},
+            r"source is a list; expected a string, such as the path of a folder or of a CSV",
+        ),
         ({"datasets": [{"source": "digits", "name": ["x"]}]}, r"name is \['x'\]; expected a string"),
         ({"learners": [{"learner": "matching", "name": 3}]}, r"name of the learner 'matching' is 3; expected a string"),
     ],

@@ -287,7 +287,9 @@ def _build(kind: Any, values: Any, where: str) -> Any:
 def _check_strings(holder: object, *names: str) -> None:
     for name in names:
         if not isinstance(getattr(holder, name), str):
-            raise ValueError(f"{name} is {getattr(holder, name)!r}; expected a string")
+            given, ways = getattr(holder, name), ", such as the path of a folder or of a CSV table of images"
+            shown = f"a {type(given).__name__}" if name == "source" else repr(given)
+            raise ValueError(f"{name} is {shown}; expected a string{ways if name == 'source' else ''}")
 
 
 def _check_integer(what: str, value: Any, least: int, most: int) -> None:

@@ -25,7 +25,8 @@ class Rejection:
     Attributes
     ----------
     threshold : float
-        A query whose score is below it is unknown.
+        A query whose score is below it is unknown. It is no similarity: give the rule, such as "5%", as ``reject``, not
+        this number.
     false_accept_rate : float
         Fraction of unknown queries that are accepted.
     false_accept_interval : (low, high)
