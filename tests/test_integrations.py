@@ -50,6 +50,8 @@ def test_langchain(pipeline):
     assert {d.metadata["label"] for d in everything.invoke(queries[0])} == set(LABELS)
     only = FewShotRetriever(model=model, store=store, by_label=False, where={"label": "flower"})
     assert {d.metadata["label"] for d in only.invoke(queries[0])} == {"flower"}
+    with pytest.raises(ValueError, match="search_kwargs\n  Extra inputs are not permitted"):
+        FewShotRetriever(model=model, store=store, search_kwargs={"k": 3})
 
 
 @pytest.mark.slow

@@ -103,10 +103,21 @@ def test_a_filter_on_what_no_record_has_says_so(make, kind, recwarn):
         ({"label": "cta", "n": 1}, "nothing was found, since no record has label='cta'; did you mean cat?"),
         ({"label": ["dgo", 7]}, "nothing was found, since no record has label among 'dgo', 7; did you mean dog?"),
         ({"n": "1"}, "nothing was found, since no record has n='1'; did you mean 1?"),
+        ({"n": "many"}, "nothing was found, since no record has n='many'; it has numbers, such as "),
     ):
         assert store.search([[1, 2, 3], [3, 2, 1]], where=where) == [[], []]
-        assert str(recwarn.pop(UserWarning).message) == said
+        assert str(recwarn.pop(UserWarning).message).startswith(said)
         assert not recwarn
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bounds_on_numbers_that_came_as_text_say_so(make, kind):
+    store = make(kind)
+    store.add([Record("a", [1, 2, 3], payload={"price": "12.50"}), Record("b", [1, 2, 3])])
+    with pytest.warns(UserWarning, match=r"since bounds compare numbers, and 'price' has text, such as '12\.50'$"):
+        assert not store.search_one([1, 2, 3], 1, {"price": {"<": 20}})
+    with pytest.raises(TypeError, match=r"records is one record, 'c'; give a list, \[record\]"):
+        store.add(Record("c", [1, 2, 3]))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -255,7 +255,9 @@ def _to_rgb(image: Image.Image, name: str, background: tuple[int, int, int]) -> 
 
 def _unit_to_bytes(values: NDArray[np.floating], name: str) -> NDArray[np.uint8]:
     low, high = float(values.min(initial=0)), float(values.max(initial=0))
-    if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):  # also true of NaN
+    if np.isnan(low) or np.isnan(high):
+        raise ImageDecodeError(name, "its floats hold NaN; repair them, or leave it out")
+    if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):
         raise ImageDecodeError(
             name,
             f"its floats range from {low:.4g} to {high:.4g}; scale them to 0..1, and clip overshoot from resizing",

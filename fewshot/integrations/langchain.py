@@ -47,7 +47,8 @@ class FewShotRetriever(BaseRetriever):
     ['papaya']
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
+    #: By default, LangChain ignores parameters that a class does not know, such as search_kwargs.
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
     model: FewShotModel | RemoteModel
     store: Store

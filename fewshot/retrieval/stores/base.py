@@ -22,6 +22,7 @@ from fewshot.retrieval.stores.records import (
     check_queries,
     check_record,
     check_where,
+    several,
     token,
 )
 from fewshot.search.similarity import METRICS
@@ -273,7 +274,7 @@ class Store(ABC):
         """Return copies of records that this store can keep; see `add`."""
         checked: dict[str, Record] = {}
         d = self.d if self._is_made else None
-        for record in records:
+        for record in several(records):
             new = check_record(record, d, self.fingerprint)
             d = len(new.vector)
             self.check_embedder(record.embedder or self.fingerprint)

@@ -34,8 +34,16 @@ def warn_of_nothing(find: Callable[[Conditions], Sequence[Record]], conditions: 
             hint = closest(name, names) or f"; they have {brief(', '.join(sorted(names)))}"
             asked = brief(repr(name))
             warn(f"nothing was found, since none of the records that were looked at has a value named {asked}{hint}")
-        elif not isinstance(some, Range):
+        elif isinstance(some, Range):
+            _warn_of_bounds(name, list(_values(seen, name)))
+        else:
             _warn_of_values(name, some, list(_values(seen, name)))
+
+
+def _warn_of_bounds(name: str, there: Sequence[Any]) -> None:
+    """Warn of bounds on what are no numbers, such as prices that were read from a table as text."""
+    if not any(_kind(value) == "numbers" for value in there):
+        warn(f"nothing was found, since bounds compare numbers, and {brief(repr(name))} has {_described(there)}")
 
 
 def _warn_of_values(name: str, wanted: Sequence[Any], there: Sequence[Any]) -> None:
@@ -44,9 +52,29 @@ def _warn_of_values(name: str, wanted: Sequence[Any], there: Sequence[Any]) -> N
     text = next(filter(None, (closest(str(one), by_text) for one in wanted)), "")
     mistyped = [by_text[str(one)] for one in wanted if str(one) in by_text]  # 1 instead of "1"
     hint = f"; did you mean {mistyped[0]!r}?" if mistyped else text
+    if (
+        not hint
+        and name != "label"
+        and there
+        and wanted
+        and not {*map(_kind, wanted)} & {*map(_kind, there), "nothing"}
+    ):
+        hint = f"; it has {_described(there)}"
     if hint or name == "label":
         asked = f"{name}={brief(repr(wanted[0]))}" if len(wanted) == 1 else f"{name} among {listed(wanted, 5)}"
         warn(f"nothing was found, since no record has {asked}{hint or f'; there are {listed(there, 5)}'}")
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true and false"
+    return "text" if isinstance(value, str) else "nothing" if value is None else "numbers"
+
+
+def _described(values: Sequence[Any]) -> str:
+    """Return what values are; records without one have None."""
+    one = next((value for value in values if value is not None), None)
+    return f"{_kind(one)}, such as {brief(repr(one))}"
 
 
 def _values(records: Iterable[Record], name: str) -> Iterable[Any]:

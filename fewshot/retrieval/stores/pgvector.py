@@ -14,7 +14,7 @@ import numpy as np
 
 from fewshot.errors import StoreError, missing
 from fewshot.retrieval.stores.base import BATCH, UNTOUCHED, Store, Vectors, first_line, refuse_missing
-from fewshot.retrieval.stores.records import Conditions, Range, Record, uuid_of
+from fewshot.retrieval.stores.records import Conditions, Range, Record, several, uuid_of
 
 #: For each metric, pgvector's operator and the operator class of an HNSW index.
 OPERATORS = {
@@ -235,7 +235,7 @@ class PgVectorStore(Store):
 
         Other threads that use this store wait until it ends, so add a long stream in parts.
         """
-        total, waiting = 0, iter(records)
+        total, waiting = 0, iter(several(records))
         batch = self._first(waiting)
         into = self._sql("COPY {table} (key, id, label, payload, vector) FROM STDIN (FORMAT BINARY)")
         try:
@@ -256,7 +256,7 @@ class PgVectorStore(Store):
 
     def upsert(self, records: Iterable[Record]) -> int:
         """Add or replace records in one transaction, sending 1000 at a time; see `Store.upsert`."""
-        seen, waiting = set[str](), iter(records)
+        seen, waiting = set[str](), iter(several(records))
         batch = self._first(waiting)
         with self._transaction() as connection, connection.cursor() as cursor:
             while batch:

@@ -105,6 +105,19 @@ class Range:
 Conditions = Mapping[str, list[Any] | Range]
 
 
+def several(records: Iterable[Record]) -> Iterable[Record]:
+    """Return records.
+
+    Raises
+    ------
+    TypeError
+        If they are a single one.
+    """
+    if isinstance(records, Record):
+        raise TypeError(f"records is one record, {records.id!r}; give a list, [record]")
+    return records
+
+
 def check_record(record: Record, d: int | None, fingerprint: str) -> Record:
     """Return a copy of a record of the embedder `fingerprint`, with a vector (d,) in float32 and plain values.
 
