@@ -103,6 +103,14 @@ def test_own_page_is_answered_and_links_to_the_page_work(client):
     assert client.get("/", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/", "/health/live", "/health/ready"])
+def test_a_monitor_may_ask_for_the_head_alone(client, path):
+    asked, whole = client.head(path), client.get(path)
+    assert (asked.status_code, asked.content) == (200, b"")
+    assert asked.headers["Content-Length"] == str(len(whole.content))
+    assert client.get(path).content == whole.content  # on the same connection
+
+
 def test_every_response_has_the_headers(client):
     for response in (
         client.get("/"), client.get("/v1/model"), client.get("/nothing"), client.get("/", headers={"Host": "evil"}),

@@ -118,7 +118,12 @@ def _add_page(app: FastAPI) -> None:
         return show
 
     for name in found:
-        app.add_api_route("/" if name == "index.html" else f"/page/{name}", shown(name), include_in_schema=False)
+        app.add_api_route(
+            "/" if name == "index.html" else f"/page/{name}",
+            shown(name),
+            methods=["GET", "HEAD"],
+            include_in_schema=False,
+        )
 
 
 async def _refuse_unknown(request: Request) -> None:

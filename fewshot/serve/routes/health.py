@@ -16,12 +16,14 @@ router = APIRouter(tags=["health"])
 _TEXT: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
 
 
+@router.head("/health/live", include_in_schema=False)  # some monitors ask so
 @router.get("/health/live", response_model=HealthBody, responses=refusals(403))
 async def live() -> Response:
     """Tell that the process runs."""
     return JSON({"status": "live"})
 
 
+@router.head("/health/ready", include_in_schema=False)
 @router.get("/health/ready", response_model=HealthBody, responses={**refusals(403), 503: {"model": HealthBody}})
 async def ready(service: ServiceOf) -> Response:
     """Tell whether the folder can be read, and so whether answers are those of what it holds (503 if not)."""
