@@ -20,6 +20,8 @@ from fewshot.utils.values import NEEDS_FLOAT64, TINY
 METRICS = ("sqeuclidean", "cosine", "dot")
 #: numpy multiplies batches of matrices faster than torch up to this many multiplications for each matrix.
 SMALL_PRODUCT = 2**18
+#: Of them, it multiplies up to so many keys of at least so many dimensions faster one by one: up to twice as fast.
+FEW_KEYS, LONG_ROWS = 5, 256
 #: Keys are not centred if their mean is at most this many times as long as the distance of any key from it: the
 #: digits lost are three bits at most.
 NEAR_ORIGIN = 2.0
@@ -235,12 +237,11 @@ def inner_products(rows: Tensor, others: Tensor) -> Tensor:
         return rows @ others.mT
     q, (m, d) = rows.shape[-2], others.shape[-2:]
     rows, others = rows.detach(), others.detach()
+    is_small = rows.dim() > 2 and q * m * d <= SMALL_PRODUCT
     with np.errstate(all="ignore"):  # overflow gives infinity, as in torch
-        if q == 1:  # equal keys get equal products here, and not from a matrix product
-            return torch.from_numpy(np.vecdot(others.numpy(), rows.numpy())).unsqueeze(-2)
-        if rows.dim() > 2 and q * m * d <= SMALL_PRODUCT:
-            return torch.from_numpy(np.matmul(rows.numpy(), others.mT.numpy()))
-    return rows @ others.mT
+        if q == 1 or (is_small and m <= FEW_KEYS and d >= LONG_ROWS):  # equal keys get equal products
+            return torch.from_numpy(np.vecdot(rows.unsqueeze(-2).numpy(), others.unsqueeze(-3).numpy()))
+        return torch.from_numpy(np.matmul(rows.numpy(), others.mT.numpy())) if is_small else rows @ others.mT
 
 
 def to_grid(x: Tensor) -> Tensor:
