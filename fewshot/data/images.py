@@ -600,17 +600,8 @@ def check_rows(rows: ArrayLike, n: int) -> NDArray[Any]:
     return index
 
 
-def splits_of(given: Any) -> list[str]:
-    """Return the names of the splits in the table or data frame that was given; empty if there are none."""
-    if isinstance(given, (str, os.PathLike)):
-        return list_splits(Path(given))
-    if not is_frame(given) or "split" not in columns_of(given):
-        return []
-    return sorted({str(one) for one in values_of(given["split"]) if not is_missing(one)})
-
-
-def list_splits(source: str | Path) -> list[str]:
-    """Return the names of the splits in a source of `LabeledImages.open`; empty if there are none.
+def list_splits(source: Any) -> list[str]:
+    """Return the names of the splits in a source of `LabeledImages.open`, or in a data frame; empty if there are none.
 
     Examples
     --------
@@ -618,6 +609,11 @@ def list_splits(source: str | Path) -> list[str]:
     >>> list_splits(tempfile.mkdtemp())
     []
     """
+    if is_frame(source):
+        given = values_of(source["split"]) if "split" in columns_of(source) else []
+        return sorted({str(one) for one in given if not is_missing(one)})
+    if not isinstance(source, (str, os.PathLike)):
+        return []
     path = Path(source)
     if path.is_dir() and not is_packed(path):
         return list(split_folders(path))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fewshot.classifiers.any_learner import FewShotClassifier
 from fewshot.classifiers.fitted import FittedModel
 from fewshot.data.frames import is_frame
-from fewshot.data.images import LabeledImages, as_labeled, splits_of
+from fewshot.data.images import LabeledImages, as_labeled, list_splits
 from fewshot.data.opening import describe, is_name
 from fewshot.data.unseen import warn_of_unseen
 from fewshot.embedding.backbones import is_path
@@ -133,7 +133,7 @@ class Learned:
         if then == "calibrate" and self.classifier.reject is not None:
             unknown_mark(self.classifier.unknown_label, self.classifier.classes_)
         items, labels = labelled(X, y, self.embedder.as_items, known)
-        if then == "partial_fit" and y is None and len(splits := splits_of(X)) > 1:
+        if then == "partial_fit" and y is None and len(splits := list_splits(X)) > 1:
             warn(
                 f"X has the splits {listed(splits)}, and all of them are learned; to learn one, pass its rows, or "
                 "LabeledImages.open(path, split)"

@@ -20,7 +20,7 @@ from fewshot.utils.values import NEEDS_FLOAT64, TINY
 METRICS = ("sqeuclidean", "cosine", "dot")
 #: numpy multiplies batches of matrices faster than torch up to this many multiplications for each matrix.
 SMALL_PRODUCT = 2**18
-#: Of them, it multiplies up to so many keys of at least so many dimensions faster one by one: up to twice as fast.
+#: Of these, it multiplies few long keys one by one in down to half the time: at most as many keys, at least as long.
 FEW_KEYS, LONG_ROWS = 5, 256
 #: Keys are not centred if their mean is at most this many times as long as the distance of any key from it: the
 #: digits lost are three bits at most.

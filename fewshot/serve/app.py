@@ -18,7 +18,7 @@ from starlette.routing import compile_path
 from fewshot._version import __version__
 from fewshot.errors import FewshotError
 from fewshot.serve.bodies import Bodies
-from fewshot.serve.description import describe
+from fewshot.serve.description import complete_description
 from fewshot.serve.guard import Guard, route_path
 from fewshot.serve.logs import Logs
 from fewshot.serve.problems import JSON, Problem, problem_of, without_place
@@ -73,7 +73,7 @@ def create_app(workshop: Workshop, settings: Settings) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router, dependencies=[Depends(_refuse_unknown)])
     app.include_router(health.router)
-    describe(app, settings.token is not None)
+    complete_description(app, settings.token is not None)
     _add_page(app)
     app.add_middleware(Bodies, settings=settings)
     app.add_middleware(Guard, settings=settings)

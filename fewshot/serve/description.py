@@ -16,7 +16,7 @@ _OF_REFUSALS = {
 }
 
 
-def describe(app: FastAPI, has_token: bool) -> None:
+def complete_description(app: FastAPI, has_token: bool) -> None:
     """Let an application describe its token, and the headers of its responses.
 
     Parameters

@@ -15,7 +15,7 @@ from fewshot.errors import ArtifactError, FewshotError
 from fewshot.persistence.artifact import is_artifact, refuse_others
 from fewshot.serve.settings import Settings
 from fewshot.serve.signals import quiet_signals
-from fewshot.serve.worker import begin
+from fewshot.serve.worker import run_worker
 
 #: How often workers are looked after. The variable under which they share their figures.
 POLL_SECONDS, SHARED = 0.1, "PROMETHEUS_MULTIPROC_DIR"
@@ -105,7 +105,7 @@ def supervise(settings: Settings, listener: socket.socket, ready: Callable[[], N
 
     def start() -> Any:
         is_ready = context.Event()
-        process = context.Process(target=begin, args=(settings, listener, is_ready.set))
+        process = context.Process(target=run_worker, args=(settings, listener, is_ready.set))
         process.start()
         return process, is_ready
 

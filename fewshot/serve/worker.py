@@ -9,7 +9,7 @@ from fewshot.serve.settings import Settings
 from fewshot.utils.malloc import share_one_heap
 
 
-def begin(settings: Settings, listener: socket.socket, ready: Callable[[], None]) -> None:
+def run_worker(settings: Settings, listener: socket.socket, ready: Callable[[], None]) -> None:
     """Answer requests in this process, which a supervisor has started for that."""
     share_one_heap()
     from fewshot.serve.process import work
