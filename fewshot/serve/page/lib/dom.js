@@ -62,6 +62,17 @@ export function icon(name) {
   return svg;
 }
 
+/**
+ * Call `act` when an element comes near what is seen of the page. Returns what looks again: an element that stays near
+ * while things are added before it does not come anew.
+ */
+export function whenNear(element, act) {
+  const watcher = new IntersectionObserver((seen) => { if (seen.some((one) => one.isIntersecting)) act(); }, { rootMargin: "600px" });
+  const look = () => { watcher.unobserve(element); watcher.observe(element); };
+  look();
+  return look;
+}
+
 /** Return a button; `kind` is main, quiet, danger or tool. */
 export function button(text, onclick, { kind = "plain", picture, ...rest } = {}) {
   return h("button", { type: "button", class: `button ${kind}`, onclick, ...rest }, picture && icon(picture), text && h("span", {}, text));

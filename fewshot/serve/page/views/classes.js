@@ -2,7 +2,7 @@
 
 import { ask } from "../lib/api.js";
 import { attempt } from "../lib/changes.js";
-import { fill, h, button, counted, icon } from "../lib/dom.js";
+import { fill, h, button, counted, icon, whenNear } from "../lib/dom.js";
 import { state } from "../lib/state.js";
 import { emptiness, heading, linkButton, segments, thumbnail } from "../parts/pieces.js";
 import { CheckView } from "./check.js";
@@ -20,8 +20,7 @@ export class ClassesView {
     this.order = h("select", { "aria-label": "Order", onchange: () => this.load() }, h("option", { value: "name" }, "By name"), h("option", { value: "fewest" }, "Fewest pictures first"), h("option", { value: "most" }, "Most pictures first"));
     this.grid = h("ul", { class: "class-grid" });
     this.rest = h("div", { class: "row center more" });
-    this.watcher = new IntersectionObserver((seen) => { if (seen.some((one) => one.isIntersecting)) this.more(); }, { rootMargin: "600px" });
-    this.watcher.observe(this.rest);
+    this.lookAgain = whenNear(this.rest, () => this.more());
     this.all = h("div", { class: "stack" }, h("div", { class: "toolbar" }, this.search, this.order), this.grid, this.rest);
     this.check = new CheckView();
     this.tabs = segments("What to see", [["all", "Pictures", "classes"], ["check", "How good", "check"]], (tab) => { location.hash = tab === "all" ? "#classes" : "#classes//check"; });
@@ -88,5 +87,6 @@ export class ClassesView {
     else fill(this.grid, cards);
     fill(this.rest, this.found.length ? null : h("p", { class: "soft" }, `No class has “${query.search}” in its name.`),
       this.next ? button(`Show more of ${counted(answer.total, "class", "classes")}`, () => this.more()) : null);
+    this.lookAgain();
   }
 }

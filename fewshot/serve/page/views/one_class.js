@@ -2,7 +2,7 @@
 
 import { ask } from "../lib/api.js";
 import { attempt, change, undo } from "../lib/changes.js";
-import { button, counted, fill, h, icon, tool, withoutDigests } from "../lib/dom.js";
+import { button, counted, fill, h, icon, tool, whenNear, withoutDigests } from "../lib/dom.js";
 import { choose, picturesAmong, preparedAll, released } from "../lib/pictures.js";
 import { state } from "../lib/state.js";
 import { ask as askText, confirm, dialog } from "../parts/dialogs.js";
@@ -33,12 +33,12 @@ export class OneClass {
     this.examples = [];
     this.selected = new Set();
     this.selecting = false;
+    this.loading = null;
     this.bar = h("div", { class: "selection" });
     this.count = h("p", { class: "lead" });
     this.grid = h("ul", { class: "thumbs big" });
     this.more = h("div", { class: "row center more" });
-    this.watcher = new IntersectionObserver((seen) => { if (seen.some((one) => one.isIntersecting)) this.load(); }, { rootMargin: "600px" });
-    this.watcher.observe(this.more);
+    this.lookAgain = whenNear(this.more, () => this.load());
     this.actions = h("div", { class: "row actions" });
     this.element = h("div", { class: "stack" }, h("a", { class: "back", href: "#classes" }, "‹ All classes"),
       h("div", { class: "title-row" }, h("div", { class: "heading" }, h("h1", { tabindex: "-1", class: "name" }, name), this.count), this.actions), this.bar, this.grid, this.more);
@@ -48,7 +48,8 @@ export class OneClass {
     const known = state.find(this.name);
     if (known === undefined) return;
     if (!known) {
-      this.version = null;
+      this.version = this.loading = null;
+      this.examples = [];
       this.selecting = false;
       this.drawBar();
       fill(this.actions);
@@ -71,15 +72,17 @@ export class OneClass {
     this.last = null;
     this.drawBar();
     this.examples = [];
+    this.loading = null;
     this.total = Infinity;
     this.load(Math.min(again, 1000));
   }
 
   async load(limit = PAGE) {
     if (this.loading || this.examples.length >= this.total || !this.version) return;
-    this.loading = true;
-    const found = await attempt(() => ask("GET", "examples", { query: { class: this.name, offset: this.examples.length, limit } }));
-    this.loading = false;
+    const shown = (this.loading = this.examples);
+    const found = await attempt(() => ask("GET", "examples", { query: { class: this.name, offset: shown.length, limit } }));
+    if (this.examples !== shown) return; // all is looked at anew meanwhile
+    this.loading = null;
     if (!found) return;
     const before = this.examples.length;
     this.total = found.total;
@@ -92,6 +95,7 @@ export class OneClass {
     const rest = found.total - this.examples.length;
     fill(this.more, rest > 0 ? button(`Show more of ${counted(found.total, "picture")}`, () => this.load()) : null,
       found.total ? null : h("p", { class: "soft" }, "No pictures of this class were kept."));
+    this.lookAgain();
   }
 
   tile(one) {
