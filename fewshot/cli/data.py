@@ -15,11 +15,13 @@ from fewshot.cli.terminal import say
 def data_options(data: argparse.ArgumentParser) -> None:
     """Define ``fewshot data`` with one command per data set."""
     sets = data.add_subparsers(dest="dataset", metavar="DATASET", required=True, parser_class=Parser)
-    omniglot = sets.add_parser("omniglot", help="1,623 characters, split as by Vinyals et al.; downloads 14 MB")
+    omniglot = sets.add_parser(
+        "omniglot", help="1,623 characters, split as Vinyals et al. or at random; downloads 14 MB"
+    )
     for part in ("background", "evaluation"):
         omniglot.add_argument(f"--{part}", metavar="ZIP", help=f"local images_{part}.zip (default: download it)")
     omniglot.add_argument(
-        "--splits", metavar="DIR", help="folder with train.txt, val.txt and test.txt (default: the published ones)"
+        "--splits", default="vinyals", metavar="NAME", help="vinyals, random, or your own list (default: %(default)s)"
     )
     omniglot.add_argument(
         "--size", type=whole(1, 4096), default=28, metavar="PX", help="side of the images (default: %(default)s)"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 from importlib import resources
+from itertools import chain
 from pathlib import Path
 
 from fewshot.errors import UnknownNameError
@@ -12,6 +14,9 @@ from fewshot.errors import UnknownNameError
 SPLITS = ("train", "val", "test")
 #: Published lists of fine classes of CIFAR-100: by Bertinetto et al. (2019), and by Oreshkin et al. (2018).
 OF_CIFAR = {"cifar-fs": "cifar_fs.json", "fc100": "fc100.json"}
+#: Lists of characters of Omniglot, and how many of them the random one has for validation and for testing.
+OF_OMNIGLOT = ("vinyals", "random")
+N_VAL, N_TEST = 50, 423
 #: Turns of a drawing of Omniglot, in degrees; each is a class of its own.
 ROTATIONS = (0, 90, 180, 270)
 
@@ -37,31 +42,46 @@ def cifar_splits(source: str | Path = "cifar-fs") -> dict[str, list[str]]:
     return read_splits(source)
 
 
-def omniglot_splits(source: str | Path | None = None) -> dict[str, list[str]]:
+def omniglot_splits(source: str | Path = "vinyals") -> dict[str, list[str]]:
     """Return the classes of Omniglot in each split, such as ``Angelic/character01/rot090``.
 
     Parameters
     ----------
-    source : path, optional
-        A list of your own, see `read_splits`; by default the one of Vinyals et al. (2016), which all 1,623 characters
-        in four turns make.
+    source : str or path, default="vinyals"
+        ``"vinyals"``: the lists of Vinyals et al. (2016), which all 1,623 characters in four turns make. ``"random"``:
+        1,150 characters for training, 50 for validation and 423 for testing, drawn at random as for MAML++ (Antoniou
+        et al. 2019, arXiv:1810.09502); always the same, and never testing on characters that validate in the other
+        lists, by which recipes were chosen. Or a list of your own, see `read_splits`.
 
     Examples
     --------
     >>> {split: len(classes) for split, classes in omniglot_splits().items()}
     {'train': 4112, 'val': 688, 'test': 1692}
     """
-    if source is not None:
+    if source not in OF_OMNIGLOT:
+        if not Path(source).suffix and not Path(source).exists():
+            raise UnknownNameError("list of splits", str(source), OF_OMNIGLOT)
         return read_splits(source)
-    return {
+    characters = {
         split: [
-            f"{alphabet}/character{number:02d}/rot{turn:03d}"
+            f"{alphabet}/character{number:02d}"
             for alphabet, given in alphabets.items()
             for number in (range(1, given + 1) if isinstance(given, int) else given)
-            for turn in ROTATIONS
         ]
         for split, alphabets in json.loads(_bundled("omniglot.json")).items()
     }
+    if source == "random":
+        characters = _drawn(characters)
+    return {s: [f"{name}/rot{turn:03d}" for name in names for turn in ROTATIONS] for s, names in characters.items()}
+
+
+def _drawn(characters: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Return the characters in an order that no release of a library changes, split in the sizes of MAML++."""
+    order = sorted(chain(*characters.values()), key=lambda name: sha256(name.encode()).digest())
+    seen = set(characters["val"])
+    test = [name for name in order if name not in seen][:N_TEST]
+    rest = [name for name in order if name not in set(test)]
+    return {"train": rest[N_VAL:], "val": rest[:N_VAL], "test": test}
 
 
 def _bundled(name: str) -> str:
