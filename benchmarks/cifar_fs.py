@@ -97,7 +97,9 @@ class Recipe:
 BASE = TrainConfig(save_every=250, val_n_way=5, val_n_shot=1, val_n_query=15, val_n_episodes=600)
 AUGMENT = Chain((Mirror(), MOVED, Light()))
 RECIPES = {
-    "conv4": Recipe(replace(BASE, n_episodes=8000, n_way=30, validate_every=2000), turned=True),
+    "conv4": Recipe(
+        replace(BASE, n_episodes=16000, n_way=30, swap_shots=True, precision="bf16", validate_every=2000), turned=True
+    ),
     "resnet12": Recipe(
         replace(BASE, n_episodes=20000, n_way=20, n_shot=5, weight_decay=5e-4, validate_every=1000), AUGMENT
     ),
@@ -124,8 +126,10 @@ TRIALS: dict[str, dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
         "the recipe": ({}, {}),
         "squared Euclidean, temperature 1": ({}, {**EUCLIDEAN, "temperature": 1.0}),
         "squared Euclidean, temperature 10": ({}, {**EUCLIDEAN, "temperature": 10.0}),
-        "60 classes": ({"n_way": 60, "n_episodes": 1250}, {}),
-        "5 shots, 5 queries": ({"n_shot": 5, "n_episodes": 1500}, {}),
+        "1 shot, 5 queries": ({"swap_shots": False}, {}),
+        "16 classes": ({"n_way": 16, "n_episodes": 7500}, {}),
+        "60 classes": ({"n_way": 60, "n_episodes": 2000}, {}),
+        "rate 0.0015": ({"lr": 1.5e-3}, {}),
         "rate 0.006": ({"lr": 6e-3}, {}),
         "weight decay 0.3": ({"weight_decay": 0.3}, {}),
         "not turned, mirrored": ({}, {"turned": False, "augment": Mirror()}),
@@ -138,7 +142,7 @@ TRIALS: dict[str, dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
         "rate 0.0001, layer decay 0.8": ({"lr": 1e-4, "layer_decay": 0.8}, {}),
     },
 }
-TRIAL_EPISODES = {"conv4": 2500, PRETRAINED: 120}
+TRIAL_EPISODES = {"conv4": 4000, PRETRAINED: 120}
 
 
 def make(network: str, recipe: Recipe, seed: int, options: argparse.Namespace) -> MetaTrainer:

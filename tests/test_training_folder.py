@@ -163,6 +163,7 @@ def test_a_flipped_bit_is_refused_or_changes_nothing(tmp_path):
     [
         ({"config": {"lr": 0.1, "n_way": 5}}, "lr is 0.1 here and was 0.003"),
         ({"config": {"lr": 0.003, "n_way": 5, "new": 1}}, "new is 1 here and was None"),
+        ({"config": {"lr": 0.003, "n_way": 5, "swap_shots": True}}, "swap_shots is True here and was False"),
         ({"train": "xyz"}, "train is 'xyz' here and was 'abc'"),
         ({"val": "v"}, "val is 'v' here and was None"),
     ],
@@ -171,6 +172,11 @@ def test_the_state_of_another_run_is_refused_with_the_difference(change, message
     saved(tmp_path)
     with pytest.raises(ValueError, match=f"{message}; use the same settings, or start again"):
         TrainingState.load(tmp_path, {**RUN, **change})
+
+
+def test_a_setting_that_is_newer_than_the_state_had_the_effect_of_its_default(tmp_path):
+    saved(tmp_path)
+    assert TrainingState.load(tmp_path, {**RUN, "config": {**RUN["config"], "swap_shots": False}}).run["train"] == "abc"
 
 
 def test_damage_and_newer_formats_are_errors(tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from fewshot import (
     VariedEpisodeSampler,
     create_backbone,
 )
+from fewshot.episodes.episode import Episode
 from fewshot.errors import TrainingError
 from fewshot.training.step import Stepper, learning_rates, split_episode, split_tasks, task_rows
 from fewshot.utils.isolation import seeded
@@ -246,6 +247,24 @@ def test_a_step_skipped_by_half_precision_changes_no_statistics():
     assert all(torch.equal(a, b) for a, b in zip(network.buffers(), before, strict=True))
 
 
+def test_support_and_queries_change_sizes_in_every_second_episode():
+    three, swapped = EpisodeSampler(TRAIN.labels, 5, 3, 1)[0], {"n_shot": 1, "n_query": 3, "swap_shots": True}
+    one = Episode(three.classes, *sides(three, 1))
+    for first, other in ((0, one), (1, three), (2, one)):
+        network, wanted = layer_net(dropout=0.0), layer_net(dropout=0.0)
+        found, outcome = step(network, (one,), first, **swapped)
+        expected, result = step(wanted, (other,), first)
+        torch.testing.assert_close(found, expected)
+        assert outcome.loss == pytest.approx(result.loss)
+
+
+def sides(episode, n_shot):
+    """Support, its labels, queries and theirs of the same images with other shots."""
+    rows = task_rows(episode)[0].reshape(episode.n_way, -1)
+    codes = np.broadcast_to(np.arange(episode.n_way)[:, None], rows.shape)
+    return rows[:, :n_shot].ravel(), codes[:, :n_shot].ravel(), rows[:, n_shot:].ravel(), codes[:, n_shot:].ravel()
+
+
 def test_an_episode_of_uneven_classes_is_one_task():
     episode = next(e for e in VariedEpisodeSampler(LABELS, seed=1) if len(set(np.bincount(e.support_labels))) > 1)
     rows, n_shot = task_rows(episode)
@@ -272,6 +291,11 @@ def test_an_episode_of_even_classes_is_one_task_per_image_of_a_class():
     assert set(support[0].flatten().tolist()) == set(episode.support.tolist())
     once, *_ = split_episode(z, episode, n_shot, rotate=False)
     torch.testing.assert_close(once, support[:1])
+    tasks = split_episode(z, episode, 4, rotate=True)
+    for images, codes in zip(tasks[::2], tasks[1::2], strict=True):
+        assert images.shape[:2] == codes.shape
+        for rows, own in zip(images[..., 0].long().numpy(), codes.numpy(), strict=True):
+            assert LABELS[rows].tolist() == episode.classes[own].tolist()
     assert PrototypicalLearner()(support, labels, queries, 4).shape == (5, 12, 4)
 
 

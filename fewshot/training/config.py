@@ -45,6 +45,9 @@ class TrainConfig:
     rotate_support : bool, default=True
         Whether each image of a class serves as support in turn, so that one embedding of an episode's images gives
         n_shot + n_query tasks instead of one. Episodes of uneven classes are always one task.
+    swap_shots : bool, default=False
+        Whether support and queries change sizes in every second episode: with 1 shot and 5 queries the network learns
+        to answer from 1 image and from 5, on the same images. Episodes of uneven classes stay as they are.
     meta_batch : int, default=1
         Episodes per optimiser step, whose mean loss is descended; must divide `n_episodes`. Processes share them.
     lr : float, default=3e-3
@@ -89,6 +92,7 @@ class TrainConfig:
     n_shot: int = _setting(1, "support images per class")
     n_query: int = _setting(5, "queries per class")
     rotate_support: bool = _setting(True, "use each image of a class as support in turn", *_FLAG)
+    swap_shots: bool = _setting(False, "swap n_shot and n_query in every second episode", *_FLAG)
     meta_batch: int = _setting(1, "episodes per optimiser step")
     lr: float = _setting(3e-3, "peak learning rate of Adam with a one-cycle schedule", *_RATE)
     weight_decay: float = _setting(0.0, "decoupled weight decay", lambda v: 0 <= v < math.inf, "at least 0")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from fewshot.persistence.files import leftovers, refuse_irregular, refuse_other_
 from fewshot.persistence.locking import BRIEF, locked
 from fewshot.persistence.tensors import read_tensors, write_tensors
 from fewshot.training.callbacks import CsvLog
+from fewshot.training.config import TrainConfig
 from fewshot.training.distributed import rank
 from fewshot.utils.warning import warn
 
@@ -86,7 +87,10 @@ class TrainingState:
             ) from error
         if newer:
             raise ValueError(f"{path} was written by fewshot {version}, which is newer than {__version__}; upgrade")
-        _check_same(described["run"], json.loads(json.dumps(run)), path)
+        was, now = described["run"], json.loads(json.dumps(run))
+        if "config" in was:  # a setting that is newer than the state had the effect of its default
+            was["config"] = {k: v for k, v in asdict(TrainConfig()).items() if k in now["config"]} | was["config"]
+        _check_same(was, now, path)
         optimizer: dict[int, dict[str, Tensor]] = {}
         for name, value in _part(tensors, "optimizer.").items():
             index, _, key = name.partition(".")

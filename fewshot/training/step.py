@@ -154,6 +154,8 @@ class Stepper:
     def _episode(self, i: int, episode: Episode, n_episodes: int) -> tuple[float, float]:
         """Compute the gradient of one episode; return its loss and accuracy."""
         rows, n_shot = task_rows(episode)
+        if self.config.swap_shots and i % 2 and n_shot:
+            n_shot = len(rows) // episode.n_way - n_shot
         try:
             with seeded(int(episode_rng(self.config.seed, i, MODEL).integers(2**63))):
                 x = to_input(np.ascontiguousarray(self.images[rows]), self.backbone)
@@ -262,17 +264,19 @@ def split_episode(
     episode : Episode
         The episode.
     n_shot : int
-        Shots per class, as `task_rows` returns them.
+        Shots per class, or 0, as `task_rows` returns them; another number than the episode's splits each class anew.
     rotate : bool
         Whether each image of a class is support in turn; ignored for uneven classes.
     """
     if n_shot:
         support, queries = split_tasks(embeddings.unflatten(0, (episode.n_way, -1)), n_shot, rotate)
+        codes = [np.arange(episode.n_way).repeat(part.shape[1] // episode.n_way) for part in (support, queries)]
     else:
         support, queries = embeddings[None].tensor_split([len(episode.support)], dim=1)
+        codes = [episode.support_labels, episode.query_labels]
     labels, expected = (
-        torch.from_numpy(codes).to(embeddings.device).expand(part.shape[:-1])
-        for codes, part in ((episode.support_labels, support), (episode.query_labels, queries))
+        torch.from_numpy(of).to(embeddings.device).expand(part.shape[:-1])
+        for of, part in zip(codes, (support, queries), strict=True)
     )
     return support, labels, queries, expected
 
