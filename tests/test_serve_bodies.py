@@ -201,11 +201,11 @@ def test_connections_are_bounded(folder):
 
 
 def test_figures_have_no_name_that_a_client_chose(client):
-    client.request("BREW", "/v1/model")
+    client.request("PROPFIND", "/v1/model")
     client.delete("/v1/classes/chosen")
     client.get("/chosen")
     client.get("/v1/examples/chosen/thumbnail")
     found = client.get("/metrics").text
     assert 'method="OTHER"' in found
-    assert "BREW" not in found
+    assert "PROPFIND" not in found
     assert "chosen" not in found

@@ -330,6 +330,36 @@ def test_a_client_that_sends_no_head_is_cut_off(client):
     assert time.monotonic() - start < 8
 
 
+CHUNKED = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("beginning", "more"),
+    [
+        (b"GET /", b"a" * 4000),
+        (b"GET / HTTP/1.1\r\nHost: ", b"a" * 4000),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nX", b"a" * 4000),
+        (b"GET / HTTP/1.1\r\n", b"X-Name: value\r\n" * 280),
+        (b"GET / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\nX: ", b"a" * 4000),
+        (CHUNKED + b"1;x=", b"a" * 4000),
+        (CHUNKED + b"0\r\nX: ", b"a" * 4000),
+        (CHUNKED + b"0\r\n", b"X-Name: value\r\n" * 280),
+    ],
+)
+def test_no_head_chunk_or_trailer_without_an_end_is_kept(client, beginning, more):
+    place = urlsplit(str(client.base_url))
+    with socket.create_connection((place.hostname, place.port), timeout=10) as connection:
+        connection.sendall(beginning)
+        with pytest.raises(ConnectionError):
+            repeat(connection, more)
+
+
+def repeat(connection, more):
+    for _ in range(100):
+        time.sleep(0.001)  # or all would be one read, which is bounded by itself
+        connection.sendall(more)
+
+
 def test_a_client_that_sends_its_body_slowly_is_refused(client):
     start = time.monotonic()
     assert b" 408 " in raw(client, HEAD + b"{").partition(b"\r\n")[0]

@@ -59,7 +59,7 @@ def test_mistakes_are_one_sentence(tmp_path, capsys):
         assert told in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["fastapi", "uvicorn", "python_multipart", "prometheus_client"])
+@pytest.mark.parametrize("name", ["fastapi", "uvicorn", "httptools", "python_multipart", "prometheus_client"])
 def test_a_missing_package_is_one_sentence(name, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, name, None)
     assert main(["serve", str(tmp_path / "new")]) == 1

@@ -52,7 +52,7 @@ def serve(options: argparse.Namespace) -> int:
     from fewshot.utils.malloc import share_one_heap
 
     share_one_heap()
-    for name in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
+    for name in ("fastapi", "uvicorn", "httptools", "python_multipart", "prometheus_client"):
         try:
             import_module(name)
         except ImportError:

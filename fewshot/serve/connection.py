@@ -1,21 +1,25 @@
-"""A connection that ends if its client is too slow to say what it wants, or to take what it asked for."""
+"""A connection that ends if its client says too much before its request, or is too slow to send or to take anything."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any
 
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from fewshot.serve.settings import Settings
 
+#: Most bytes of all headers and trailers of a request, and of anything else that the parser has not told yet.
+MOST_HEAD = 2**16
 
-def connection_of(settings: Settings) -> type[H11Protocol]:
+
+def connection_of(settings: Settings) -> type[HttpToolsProtocol]:
     """Return the type of connections with the time limits of these settings."""
 
-    class Connection(H11Protocol):
-        """A connection with time limits; bodies have their own, in `Bodies`."""
+    class Connection(HttpToolsProtocol):
+        """A connection with bounds of its heads, whose parser, in C, has none; bodies have theirs in `Bodies`."""
 
+        _n_unread = _n_headers = 0
         _head: asyncio.TimerHandle | None = None
         _stuck: asyncio.TimerHandle | None = None
 
@@ -24,8 +28,35 @@ def connection_of(settings: Settings) -> type[H11Protocol]:
             self._watch()
 
         def data_received(self, data: bytes) -> None:
+            self._n_unread += len(data)
             super().data_received(data)
+            if self._n_unread > MOST_HEAD and not self.transport.is_closing():
+                self.send_400_response("The head of the request is too large.")
             self._watch()
+
+        def on_message_begin(self) -> None:
+            super().on_message_begin()
+            self._n_headers = 0
+
+        def on_header(self, name: bytes, value: bytes) -> None:
+            """Take a header, or a trailer, which follows a body in chunks."""
+            self._n_unread = 0
+            self._n_headers += len(name) + len(value)
+            if self._n_headers > MOST_HEAD:
+                raise ValueError("too many headers")  # for the parser, which takes it as an error of the client
+            super().on_header(name, value)
+
+        def on_headers_complete(self) -> None:
+            self._n_unread = 0
+            super().on_headers_complete()
+
+        def on_body(self, body: bytes) -> None:
+            self._n_unread = 0
+            super().on_body(body)
+
+        def on_message_complete(self) -> None:
+            self._n_unread = 0
+            super().on_message_complete()
 
         def _watch(self) -> None:
             """Limit the time until a whole head has come; between two requests, the server has its own limit."""
