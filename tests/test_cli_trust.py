@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 
 import numpy as np
 import pandas as pd
@@ -89,6 +90,26 @@ def test_refused_images_are_told_apart(made, capsys):
     found = json.loads(capsys.readouterr().out)
     assert (found["images"], found["accuracy"], found["refused"], found["classes"]) == (0, None, None, [])
     assert 0 <= found["unknown_accepted"] <= 1
+
+
+@pytest.mark.filterwarnings("ignore:learned before")
+def test_every_wrong_answer_to_a_class_is_counted(made, capsys):
+    folder, paths = made
+    model = FewShotImageClassifier(quick_embedder()).fit(paths, ["a", "a", "b", "b", "c", "c"])
+    model.save(folder / "three")
+    counts = Counter(model.predict(paths).tolist())
+    (folder / "wrong" / "a").mkdir(parents=True)
+    for path in paths:
+        shutil.copy(path, folder / "wrong" / "a")
+    assert len(counts) == 3
+    wrong = [f"{label} ({n})" for label, n in counts.most_common() if label != "a"]
+    assert main(["test", str(folder / "three"), str(folder / "wrong"), "--csv", str(folder / "w.csv")]) == 0
+    assert ", ".join(wrong) in capsys.readouterr().out
+    assert f'"{", ".join(wrong)}"' in (folder / "w.csv").read_text(encoding="utf-8")
+    assert main(["test", str(folder / "three"), str(folder / "wrong"), "--json", "-"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["classes"][0]["taken for"] == wrong[0].split()[0]
+    assert {one["answer"]: one["images"] for one in found["confusion"]} == counts
 
 
 def test_folders_named_by_numbers_are_classes_that_are_numbers(made, capsys):

@@ -57,6 +57,10 @@ def test_pairs_classes_of_one_and_mistakes_are_told():
     assert len(found.n_taught) == 8
     pairs = {(row["class"], row["other"]): row["of"] for row in found.confused.to_dict("records")}
     assert pairs["flower", "temple"] == 8
+    counts = found.left_out.confusion
+    for row in found.confused.to_dict("records"):
+        assert row["as_other"] == counts.loc[row["class"], row["other"]]
+        assert row["images"] - row["as_other"] == counts.loc[row["other"], row["class"]]
     for label, answer in found.left_out.mistakes:
         assert answer.label != label
         assert answer.id not in [near.id for near in answer.neighbours]

@@ -44,7 +44,7 @@ def test(options: argparse.Namespace) -> int:
     facts = {"images": found.n, "accuracy": found.accuracy, "interval": [low, high], "sure": found.mean_probability,
              "calibration_error": found.calibration_error, "refused": found.refused,
              "unknown_accepted": lost, "learned": found.n_learned}  # fmt: skip
-    give(rows, options, {**facts, "classes": rows})
+    give(_with_counts(rows, found), options, {**facts, "classes": rows, "confusion": _confusion(found)})
     if options.report:
         write_test(options.report, found, options.dir)
     if not is_piped(options):
@@ -84,12 +84,13 @@ def check(options: argparse.Namespace) -> int:
     gains = found.gains.reset_index()
     gain = dict(zip(gains["class"], gains["gain"], strict=True))
     rows = [{**row, "gain with twice": gain[row["class"]]} for row in rows]
+    facts["confusion"] = _confusion(found.left_out)
     doubtful, ids = found.suspects, found.support.ids
     facts |= {"confused": pairs.to_dict("records"), "gains": gains.to_dict("records"),
               "curve": [{"images": p.images, "accuracy": p.accuracy} for p in found.curve],
               "suspects": _suspects(doubtful), "false_alarms": doubtful.attrs["false_alarms"],
               "near_duplicates": [[ids[i], ids[j]] for i, j in found.near_duplicates]}  # fmt: skip
-    give(rows, options, {**facts, "classes": rows})
+    give(_with_counts(rows, found.left_out), options, {**facts, "classes": rows})
     if options.report:
         write_check(options.report, found, options.dir)
     if not is_piped(options):
@@ -105,7 +106,7 @@ def _summary(
     if found.refused is not None:
         cure = milder_rule(model, found.refused, options.dir)
         yield f"of these, {100 * found.refused:.0f} % refused as unknown (--reject {model.reject}){cure}"
-    if worst := [f"{a} and {b} ({n} of {of})" for a, b, n, of in found.confused.head(3).itertuples(index=False)]:
+    if worst := [f"{a} and {b} ({n} of {of})" for a, b, n, of, _ in found.confused.head(3).itertuples(index=False)]:
         yield f"taken for each other: {', '.join(worst)}"
     most = [(label, points) for label, points in list(gain.items())[:3] if points >= WORTH]
     if needy := [f"{label} (+{100 * points:.0f} points with twice)" for label, points in most]:
@@ -127,6 +128,25 @@ def _per_class(found: TestResult) -> list[dict[str, Any]]:
          "taken for": "" if row.taken_for is None else row.taken_for}
         for label, row in zip(frame.index.tolist(), frame.itertuples(), strict=True)
     ]  # fmt: skip
+
+
+def _confusion(found: TestResult) -> list[dict[str, Any]]:
+    """Return how many images of a class got an answer, without the combinations that did not occur."""
+    labels, counts = found.confusion.index.tolist(), found.confusion.to_numpy()
+    pairs = zip(*(places.tolist() for places in np.nonzero(counts)), strict=True)
+    return [{"class": labels[i], "answer": labels[j], "images": int(counts[i, j])} for i, j in pairs]
+
+
+def _with_counts(rows: list[dict[str, Any]], found: TestResult) -> list[dict[str, Any]]:
+    """Return rows for people: with all that a class was taken for, and how often, the most frequent first."""
+    wrong: dict[Any, list[tuple[int, Any]]] = {}
+    for one in _confusion(found):
+        if one["class"] != one["answer"]:
+            wrong.setdefault(one["class"], []).append((one["images"], one["answer"]))
+    told = {label: sorted(pairs, key=lambda pair: -pair[0]) for label, pairs in wrong.items()}
+    return [
+        {**row, "taken for": ", ".join(f"{answer} ({n})" for n, answer in told.get(row["class"], []))} for row in rows
+    ]
 
 
 def calibrate(options: argparse.Namespace) -> int:

@@ -160,7 +160,7 @@ class CheckResult:
     def __repr__(self) -> str:
         pairs = [
             f"{printable(brief(a, 40))} and {printable(brief(b, 40))} ({n} of {of})"
-            for a, b, n, of in self.confused.head(WORST).itertuples(index=False)
+            for a, b, n, of, _ in self.confused.head(WORST).itertuples(index=False)
         ]
         lines = [
             f"CheckResult: {self}",
@@ -188,7 +188,10 @@ class CheckResult:
     @property
     @keeps_filters
     def confused(self) -> pd.DataFrame:
-        """Pairs of classes that are taken for each other, the worst first: ``class``, ``other``, ``images``, ``of``."""
+        """Pairs of classes that are taken for each other, the worst first.
+
+        Of the ``of`` items of both, ``images`` are taken for the other; ``as_other`` of these are of ``class``.
+        """
         import pandas as pd
 
         table = self.left_out.confusion
@@ -201,6 +204,7 @@ class CheckResult:
                 "other": pd.Series([labels[i] for i in second], dtype=object),
                 "images": both[first, second],
                 "of": images[first] + images[second],
+                "as_other": counts[first, second],
             }
         )
         return rows.sort_values("images", ascending=False, kind="stable", ignore_index=True)

@@ -275,13 +275,14 @@ class SuggestedBody(BaseModel):
 
 
 class Confusion(BaseModel):
-    """How many images of a class are taken for another."""
+    """How many images of two classes are taken for the other, and how many of these are of the first."""
 
     model_config = ConfigDict(populate_by_name=True)
     class_: str = Field(alias="class")
     other: str
     images: int
     of: int
+    as_other: int
 
 
 class ClassCheck(BaseModel):

@@ -40,7 +40,7 @@ def _checked(view: View) -> dict[str, Any]:
     except ValueError as error:  # one class, or one example of each
         raise Problem(409, "too_few", str(error)) from None
     confused = [
-        {"class": str(row["class"]), "other": str(row["other"]), "images": row["images"], "of": row["of"]}
+        {**row, "class": str(row["class"]), "other": str(row["other"])}
         for row in found.confused.head(MOST).to_dict("records")
     ]
     gains = [

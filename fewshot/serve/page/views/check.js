@@ -64,7 +64,7 @@ export class CheckView {
   confused(pairs) {
     if (!pairs.length) return null;
     return h("section", {}, h("h2", {}, "Confused pairs"), cards(pairs, (pair) => h("li", { class: "card pair" },
-      h("p", { class: "pair-says" }, `${pair.images} of ${counted(pair.of, "picture")} taken for the other`),
+      h("div", { class: "pair-says" }, [[pair.as_other, pair.class, pair.other], [pair.images - pair.as_other, pair.other, pair.class]].filter(([n]) => n).map(([n, one, other]) => h("p", {}, `${counted(n, "picture")} of ${one} taken for ${other}`))),
       h("div", { class: "pair-sides" }, h("div", {}, this.thumbs(pair.class), link(pair.class)), icon("both"), h("div", {}, this.thumbs(pair.other), link(pair.other))))));
   }
 
