@@ -26,7 +26,7 @@ def chromium():
 
 
 @contextmanager
-def browsing(url, screen="desktop", *, reduced_motion="no-preference", downloads=False, scripts=True):
+def browsing(url, screen="desktop", *, reduced_motion="no-preference", downloads=False, scripts=True, locale="en-GB"):
     """Open a page in a browser; no message of an error may appear in its console."""
     path = chromium()
     from playwright.sync_api import sync_playwright
@@ -42,7 +42,7 @@ def browsing(url, screen="desktop", *, reduced_motion="no-preference", downloads
             reduced_motion=reduced_motion,
             accept_downloads=downloads,
             java_script_enabled=scripts,
-            locale="en-GB",
+            locale=locale,
         )
         context.grant_permissions(["camera"])
         context.set_default_timeout(20_000)

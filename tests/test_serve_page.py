@@ -259,7 +259,7 @@ def test_unknown_pictures_and_files_that_are_no_pictures(tmp_path):
         page.get_by_role("radio", name="How good").check()
         page.locator(".figure", has_text=re.compile(r"if every picture were answered; \d+ % are refused")).wait_for()
     assert "\n'=broken.png,,no," in table, "a name that is a formula is written as text"
-    assert re.search(r"\ngreen\.png,,yes,temple,[\d.e-]+,,", table), "no set beside unknown"
+    assert re.search(r"\ngreen\.png,unknown,yes,temple,[\d.e-]+,,", table), "no set beside unknown"
     assert [error for error in page.errors if "415" not in error] == []
 
 
@@ -272,9 +272,55 @@ def test_names_are_text_on_the_page_and_in_tables(tmp_path):
             row = ["=1+1", "+1", "-1", "@x", "\t=1", "\r=1", NASTY, "a, b\n", -0.5]
             text = page.evaluate("row => import('./page/lib/csv.js').then(({csv}) => csv([row]))", row)
             assert list(csv.reader(io.StringIO(text, ""))) == [[*(f"'{one}" for one in row[:6]), *row[6:8], "-0.5"]]
+            text = page.evaluate("import('./page/lib/csv.js').then(({csv}) => csv([['a', 'b;c', 0.5]], true))")
+            assert text == 'a;"b;c";0,5\r\n', "as Excel expects it where numbers have a comma"
             assert page.title() != "run"
             assert page.locator("main img[src=x]").count() == 0
             assert not page.errors
+
+
+@pytest.mark.slow
+def test_answers_are_listed_by_kind_seen_whole_and_saved_for_excel_of_the_country(tmp_path):
+    taught(tmp_path / "m", 6)
+    paths = write_photos(tmp_path / "new", 2, seed=5)
+    large = tmp_path / "large; one.jpg"
+    Image.open(paths[0]).resize((1500, 900)).save(large)
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    with (
+        running(tmp_path / "m") as client,
+        browsing(f"{client.base_url}/#try", "phone", downloads=True, locale="de-DE") as page,
+    ):
+        choose(page, [*paths, large, tmp_path / "broken.png"])
+        page.locator(".answer-card").nth(5).wait_for()
+        kinds = page.get_by_role("group", name="Show").get_by_role("button")
+        assert kinds.first.inner_text() == "All 6"
+        assert kinds.nth(1).inner_text() == "Cannot be read 1", "what needs a look comes before the classes"
+        kinds.nth(1).click()
+        assert page.locator(".answer-card .file").all_inner_texts() == ["broken.png"]
+        kinds.nth(2).click()
+        n = int(kinds.nth(2).inner_text().split()[-1])
+        assert page.locator(".answer-card").count() == n
+        accessible(page)
+        kinds.first.click()
+        page.locator(".answer-card", has_text="large; one.jpg").click()
+        page.get_by_role("button", name="See the whole picture large; one.jpg").click()
+        whole = page.get_by_role("dialog", name="large; one.jpg").get_by_role("img")
+        whole.wait_for()
+        page.wait_for_function("image => image.naturalWidth", arg=whole.element_handle())
+        assert whole.evaluate("image => image.naturalWidth") == 1500, "of the file, not of what was sent"
+        accessible(page)
+        page.keyboard.press("Escape")
+        page.get_by_label("No, this is").fill("temple")
+        page.get_by_role("button", name="Correct").click()
+        page.locator(".answer-card .file", has_text="corrected · large; one.jpg").wait_for()
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Save as CSV").click()
+        rows = list(csv.reader(io.StringIO(Path(download.value.path()).read_text("utf-8-sig")), delimiter=";"))
+        assert [error for error in page.errors if "415" not in error] == []
+    assert rows[0] == ["name", "label", "unknown", "likeliest", "probability", "set", "corrected", "error"]
+    (row,) = [row for row in rows if row[0] == "large; one.jpg"]
+    assert row[1] == row[6] == "temple"
+    assert re.fullmatch(r"[01](,\d{1,6})?", row[4])
 
 
 @pytest.mark.slow

@@ -2,16 +2,19 @@
 
 const FORMULA = /^[=+\-@\t\r]/;
 
-function cell(value) {
-  if (typeof value === "number") return String(value);
+/** Whether numbers have a comma where this browser is at home: Excel then expects semicolons between fields. */
+const hasComma = () => (0.5).toLocaleString().includes(",");
+
+function cell(value, comma) {
+  if (typeof value === "number") return comma ? String(value).replace(".", ",") : String(value);
   const text = String(value ?? "");
   const safe = FORMULA.test(text) ? `'${text}` : text;
-  return /[",\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+  return /[",;\r\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
 }
 
-/** Return rows as CSV. */
-export function csv(rows) {
-  return rows.map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
+/** Return rows as CSV for Excel of this country. */
+export function csv(rows, comma = hasComma()) {
+  return rows.map((row) => row.map((value) => cell(value, comma)).join(comma ? ";" : ",")).join("\r\n") + "\r\n";
 }
 
 /** Let the browser save something. */

@@ -71,10 +71,10 @@ export function byFolder(files) {
   return groups.size ? groups : null;
 }
 
-/** Return a picture to send and show: {blob, name, url}. */
+/** Return a picture to send and show: {blob, name, url, file}; the file is as large as it was. */
 export async function prepared(file) {
   const blob = await smaller(file).catch(() => file); // the service says what is wrong with it
-  return { blob, name: file.name || "picture", url: URL.createObjectURL(blob) };
+  return { blob, name: file.name || "picture", url: URL.createObjectURL(blob), file };
 }
 
 /** Prepare many, a few at a time. */

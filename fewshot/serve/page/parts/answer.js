@@ -4,12 +4,22 @@ import { ask, form } from "../lib/api.js";
 import { attempt, undo } from "../lib/changes.js";
 import { fill, h, icon, percent, sentence } from "../lib/dom.js";
 import { state } from "../lib/state.js";
+import { dialog } from "./dialogs.js";
 import { barRow, classField, local, thumbnail } from "./pieces.js";
 import { say } from "./toasts.js";
 
 /** Ask for answers to pictures; `coverage` is text, empty for no set. */
 export function predict(pictures, { coverage, neighbours = 6, signal } = {}) {
   return ask("POST", "predict", { query: { top: 5, coverage: coverage || null, neighbours: state.model.keeps_examples ? neighbours : 0 }, body: form(pictures), signal });
+}
+
+/** Show all of a picture, as large as its file and the window allow; a browser that cannot read the file shows what was sent. */
+async function seeWhole(picture) {
+  const url = URL.createObjectURL(picture.file ?? picture.blob);
+  const image = h("img", { class: "whole-picture", src: url, alt: picture.name });
+  image.addEventListener("error", () => { image.src = picture.url; }, { once: true });
+  await dialog(picture.name, () => image, "wide");
+  URL.revokeObjectURL(url);
 }
 
 /** Return a short form of an answer, for lists. */
@@ -43,7 +53,7 @@ export class AnswerPanel {
     this.element.classList.toggle("is-unknown", Boolean(answer?.unknown));
     if (!answer) return fill(this.body, h("div", { class: "answer-none" }, h("span", { class: "empty-icon" }, icon("try")), h("p", {}, "The answer appears here.")));
     this.drawChips();
-    const picture = live ? null : local(item.picture, "answer-picture");
+    const picture = live ? null : h("button", { type: "button", class: "see-whole", title: "See the whole picture", "aria-label": `See the whole picture ${item.picture.name}`, onclick: () => seeWhole(item.picture) }, local(item.picture, "answer-picture", ""));
     if (answer.error) return fill(this.body, h("div", { class: "answer-head" }, picture, h("div", {}, h("p", { class: "eyebrow failed" }, "Cannot be read"), h("p", { class: "answer-label" }, answer.name), h("p", {}, sentence(answer.error.message)))));
     const head = answer.unknown
       ? [h("p", { class: "eyebrow" }, "Answer"), h("p", { class: "answer-label unknown" }, icon("unknown"), "Unknown"), h("p", { class: "soft" }, "Like no class that it knows.")]
@@ -64,7 +74,7 @@ export class AnswerPanel {
 
   nearest(answer) {
     if (!answer.neighbours.length) return null;
-    return h("div", { class: "nearest" }, h("p", { class: "small-title" }, "Because it looks like these"),
+    return h("div", { class: "nearest" }, h("p", { class: "small-title" }, answer.neighbours[0].label === answer.label ? "Because it looks like these" : "The most similar pictures"),
       h("ul", { class: "thumbs captioned" }, answer.neighbours.map((near) => h("li", {}, thumbnail(near.id, near.name), h("span", { class: "name" }, near.label)))));
   }
 

@@ -32,7 +32,22 @@ export const answered = [];
 /** Return answers as CSV. */
 export function answersAsCsv() {
   const head = ["name", "label", "unknown", "likeliest", "probability", "set", "corrected", "error"];
-  return csv([head, ...answered.map(({ answer, path, corrected }) => [path || answer.name, answer.label ?? "", answer.unknown && !answer.error ? "yes" : "no", answer.likeliest ?? "", answer.error ? "" : answer.probability, answer.unknown ? "" : (answer.set ?? []).join(" | "), corrected ?? "", answer.error?.message ?? ""])]);
+  return csv([head, ...answered.map(({ answer, path, corrected }) => [path || answer.name, answer.label ?? (answer.error ? "" : state.model.unknown_label ?? ""), answer.unknown && !answer.error ? "yes" : "no", answer.likeliest ?? "", answer.error ? "" : Number(answer.probability.toFixed(6)), answer.unknown ? "" : (answer.set ?? []).join(" | "), corrected ?? "", answer.error?.message ?? ""])]);
+}
+
+//: Kinds of answers beside the classes, which begin with another character.
+const [ALL, UNKNOWN, UNREAD] = ["*", "?", "!"];
+
+const kindOf = (answer) => (answer.error ? UNREAD : answer.unknown ? UNKNOWN : `=${answer.label}`);
+
+/** Return how many answers there are of each kind, all first, then what needs a look, then classes, the most frequent first. */
+function kindsOf(items) {
+  const counts = new Map();
+  for (const { answer } of items) counts.set(kindOf(answer), (counts.get(kindOf(answer)) ?? 0) + 1);
+  const rank = (kind) => [UNREAD, UNKNOWN].indexOf(kind);
+  const kinds = [...counts].sort(([a, n], [b, m]) => rank(b) - rank(a) || m - n);
+  const text = { [UNKNOWN]: "Unknown", [UNREAD]: "Cannot be read" };
+  return new Map([[ALL, { text: "All", n: items.length }], ...kinds.map(([kind, n]) => [kind, { text: text[kind] ?? kind.slice(1), n }])]);
 }
 
 const unreadable = ({ name }, { code, message }) => ({ name, label: null, unknown: false, likeliest: null, probability: 0, top: [], set: null, neighbours: [], error: { code, message } });
@@ -41,6 +56,7 @@ export class TryView {
   constructor() {
     this.items = [];
     this.page = PAGE;
+    this.kind = ALL;
     this.coverage = "0.9";
     this.camera = new Camera();
     this.camera.onstart = () => this.watch();
@@ -143,6 +159,7 @@ export class TryView {
     released(this.items.map(({ picture }) => picture));
     this.items = made.map((picture, place) => ({ picture, path: pictures[place].path, answer: null }));
     this.page = PAGE;
+    this.kind = ALL;
     await this.answerAll();
   }
 
@@ -154,9 +171,12 @@ export class TryView {
     const byPicture = new Map(this.items.map((item) => [item.picture, item]));
     let done = 0;
     const bar = progress("Answering");
+    this.bar?.remove();
     if (this.items.length > PART) {
       this.list.hidden = false;
-      fill(this.list, bar.node);
+      if (this.items.some(({ answer }) => answer)) this.list.prepend(bar.node); // earlier answers stay while they are asked again
+      else fill(this.list, bar.node);
+      this.bar = bar.node;
     }
     const { coverage } = this;
     const send = (part) => {
@@ -166,6 +186,7 @@ export class TryView {
     const onpart = (n) => bar.set((done += n) / this.items.length, `Answered ${done} of ${counted(this.items.length, "picture")}`);
     const found = await attempt(() => sentInParts([...byPicture.keys()], state.model.limits, send, { most: PART, onpart }));
     if (run !== this.run) return;
+    this.bar?.remove();
     for (const { pictures, answer, error } of found ?? []) {
       const { answers, notes } = error ? { answers: [unreadable(pictures[0], error)], notes: [] } : answer;
       pictures.forEach((picture, place) => Object.assign(byPicture.get(picture), { answer: answers[place], notes, coverage }));
@@ -188,18 +209,27 @@ export class TryView {
   drawList() {
     this.list.hidden = this.items.length < 2;
     if (this.list.hidden) return;
-    const unknown = this.items.filter(({ answer }) => answer.unknown && !answer.error).length;
-    const bad = this.items.filter(({ answer }) => answer.error).length;
-    const rest = this.items.length - this.page;
+    const kinds = kindsOf(this.items);
+    if (!kinds.has(this.kind)) this.kind = ALL;
+    const shown = this.kind === ALL ? this.items : this.items.filter(({ answer }) => kindOf(answer) === this.kind);
+    const rest = shown.length - this.page;
     fill(this.list,
       h("div", { class: "strip-head" }, h("h2", {}, counted(this.items.length, "answer")), button("Save as CSV", () => save("answers.csv", answersAsCsv()), { kind: "quiet", picture: "table" })),
-      unknown || bad ? h("p", { class: "soft" }, [unknown ? `${unknown} unknown` : "", bad ? `${bad} cannot be read` : ""].filter(Boolean).join(" · ")) : null,
-      h("ul", { class: "answer-grid" }, this.items.slice(0, this.page).map((item) => {
-        const node = h("button", { type: "button", class: "answer-card", "aria-pressed": String(item === this.selected), onclick: () => { this.select(item); this.panel.element.scrollIntoView({ block: "nearest" }); } }, local(item.picture, "thumb", ""), h("span", { class: "answer-card-words" }, verdict(item.answer), h("span", { class: "soft file", title: item.path || null }, item.answer.name)));
+      kinds.size > 2 ? h("div", { class: "chips kinds", role: "group", "aria-label": "Show" }, [...kinds].map(([kind, { text, n }]) => h("button", { type: "button", class: "chip", "aria-pressed": String(kind === this.kind), onclick: () => this.only(kind) }, h("span", { class: "name" }, text), " ", h("span", { class: "count" }, n.toLocaleString("en"))))) : null,
+      h("ul", { class: "answer-grid" }, shown.slice(0, this.page).map((item) => {
+        const node = h("button", { type: "button", class: "answer-card", "aria-pressed": String(item === this.selected), onclick: () => { this.select(item); this.panel.element.scrollIntoView({ block: "nearest" }); } }, local(item.picture, "thumb", ""), h("span", { class: "answer-card-words" }, verdict(item.answer), h("span", { class: "soft file", title: item.path || null }, item.corrected ? `corrected · ${item.answer.name}` : item.answer.name)));
         node.item = item;
         return h("li", {}, node);
       })),
       rest > 0 ? h("div", { class: "row center" }, button(`Show ${Math.min(rest, PAGE)} more`, () => { this.page += PAGE; this.drawList(); })) : null);
+  }
+
+  /** List the answers of one kind. */
+  only(kind) {
+    this.kind = kind;
+    this.page = PAGE;
+    this.drawList();
+    this.list.querySelector(".kinds [aria-pressed=true]")?.focus();
   }
 
   /** Answer what the camera shows, until it is frozen. */
