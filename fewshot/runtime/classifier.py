@@ -188,7 +188,7 @@ class RuntimeClassifier:
         news = other.model.memory if base is None else other.model.memory.since(base.model.memory)
         return self._publish(self.model.memory + news)
 
-    def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
+    def save(self, folder: str | Path, *, overwrite: bool = False, note: str | None = None) -> None:
         """Write everything to a folder that `load` reads, or replace the one that is there, in one step.
 
         A crash leaves the old or the new version. Saving to where it was loaded from writes only the memory. Threads
@@ -201,6 +201,8 @@ class RuntimeClassifier:
         overwrite : bool, default=False
             Whether to replace the folder even if someone else has written it since this classifier was loaded from it
             or last saved to it. A classifier that was never saved there replaces it in any case.
+        note : str, optional
+            What changed. With a note, the version before is kept, and ``fewshot-runtime undo`` goes back to it.
 
         Raises
         ------
@@ -217,7 +219,7 @@ class RuntimeClassifier:
         with writing(folder, "export"):  # read the state inside: the later of two threads writes what both learned
             encoder, model = self.encoder, self.model
             known, parts = {} if overwrite else self._versions, (model.memory, model.background, self.facts)
-            written = saving.write_folder(folder, encoder.path, encoder.preprocessing, *parts, known)
+            written = saving.write_folder(folder, encoder.path, encoder.preprocessing, *parts, known, note)
             self._versions = {**self._versions, **written}
 
     def _queries(self, images: Any) -> NDArray[np.float32]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,7 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if clash := doubled():
             _fail(clash, 0)
-        return int(options.run(options))
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            return int(options.run(options))
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except (ValueError, TypeError) as error:
@@ -76,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         ("predict", _predict, "classify images"),
         ("add", _add, "learn images of a class, known or new"),
         ("remove", _remove, "forget a class"),
+        ("undo", _undo, "go back to before the last add or remove"),
         ("show", _show, "show the classes"),
     ):
         command = commands.add_parser(name, help=help, description=help)
@@ -84,21 +89,75 @@ def _parser() -> argparse.ArgumentParser:
         if name in ("add", "remove"):
             command.add_argument("label", metavar="LABEL", help="the class")
         if name in ("add", "predict"):
-            command.add_argument("images", metavar="IMAGES", nargs="+", help="image files")
+            command.add_argument("images", metavar="IMAGES", nargs="+", help="image files, or folders of them")
         if name in ("predict", "show"):
             command.add_argument("--json", action="store_true", help="print JSON")
+        if name == "predict":
+            command.add_argument("--csv", metavar="FILE", help="write the table as CSV instead of printing it")
+            command.add_argument("--spreadsheet", action="store_true", help="CSV for Excel and others")
+            command.add_argument(
+                "--decimal-comma", action="store_true", help="--spreadsheet where numbers have a comma"
+            )
     return parser
 
 
 def _predict(options: argparse.Namespace) -> int:
-    model = _load(options)
-    columns = zip(options.images, *(column.tolist() for column in model.answer(options.images)), strict=True)
-    rows = [dict(zip(("image", "label", "likeliest", "probability"), row, strict=True)) for row in columns]
-    if not options.json and all(row["likeliest"] == row["label"] for row in rows):
-        for row in rows:
-            del row["likeliest"]
-    _give(rows, options.json)
-    return 0
+    if options.csv and options.json:
+        raise ValueError("--csv and --json are two forms of one table; give one of them")
+    if not options.csv and (options.spreadsheet or options.decimal_comma):
+        raise ValueError("--spreadsheet and --decimal-comma are about --csv; give it too, such as --csv day.csv")
+    paths, model = _paths(options.images), _load(options)
+    rows = _answers(model, paths)
+    bad = [row for row in rows if row["error"]]
+    if options.csv:
+        from fewshot.persistence.files import write_text
+        from fewshot.utils.spreadsheet import CsvForm
+
+        form, text = CsvForm(options.spreadsheet or options.decimal_comma, options.decimal_comma), io.StringIO()
+        form.write(text, list(rows[0]), [list(row.values()) for row in rows])
+        write_text(options.csv, text.getvalue())
+        _say(f"{counted(len(rows), 'image')}; written to {options.csv}")
+    else:
+        same = all(row["likeliest"] == row["label"] for row in rows)
+        hidden = {"error", *(["likeliest"] if same else [])} if not options.json else set()
+        _give([{name: value for name, value in row.items() if name not in hidden} for row in rows], options.json)
+    for row in bad:
+        _fail(f"{row['image']}: {row['error']}", 1)
+    return 1 if bad else 0
+
+
+def _paths(given: list[str]) -> list[str]:
+    """Return the given images, and those in given folders; raise for what is missing."""
+    from fewshot.data.opening import check_paths
+    from fewshot.data.scan import list_images
+
+    paths = [path for name in given for path in (list_images(name) if Path(name).is_dir() else [name])]
+    if not paths:
+        raise ValueError(f"{given[0]} holds no image; give image files, or folders of them")
+    for error in check_paths(paths):
+        raise error
+    return paths
+
+
+def _answers(model: RuntimeClassifier, paths: list[str]) -> list[dict[str, Any]]:
+    """Return a row for each image; one that cannot be read does not stop the others."""
+    import numpy as np
+
+    embeddings, errors = model.encoder.embed(paths)
+    reasons, answering = {error.index: error.reason for error in errors}, model.model
+    for i in np.flatnonzero(~np.isfinite(embeddings).all(1)).tolist():
+        reasons.setdefault(i, "the encoder gives no finite embedding of it")
+    rows: list[dict[str, Any]] = [
+        {"image": path, "label": "", "likeliest": "", "probability": None, "error": reasons.get(i, "")}
+        for i, path in enumerate(paths)
+    ]
+    read = [i for i in range(len(paths)) if i not in reasons]
+    if read:
+        labels, shares = answering.predict(embeddings[read]), answering.predict_proba(embeddings[read])
+        likeliest = answering.memory.classes[np.argmax(shares, 1)]
+        for i, *found in zip(read, labels.tolist(), likeliest.tolist(), shares.max(1).tolist(), strict=True):
+            rows[i] |= dict(zip(("label", "likeliest", "probability"), found, strict=True))
+    return rows
 
 
 def _add(options: argparse.Namespace) -> int:
@@ -106,9 +165,10 @@ def _add(options: argparse.Namespace) -> int:
 
     model = _load(options)
     refuse_file(options.label, model.classes_)
-    label = label_of_text(options.label, model.classes_)
-    model.partial_fit(options.images, [label] * len(options.images)).save(options.dir)
-    _say(f"learned {counted(len(options.images), 'image')} of {label!r}; {counted(len(model.classes_), 'class')}")
+    label, paths = label_of_text(options.label, model.classes_), _paths(options.images)
+    learned = f"{counted(len(paths), 'image')} of {label!r}"
+    model.partial_fit(paths, [label] * len(paths)).save(options.dir, note=f"add {learned}")
+    _say(f"learned {learned}; {counted(len(model.classes_), 'class')}; to go back: fewshot-runtime undo {options.dir}")
     return 0
 
 
@@ -117,8 +177,22 @@ def _remove(options: argparse.Namespace) -> int:
 
     model = _load(options)
     label = label_of_text(options.label, model.classes_)
-    model.remove_class(label).save(options.dir)
-    _say(f"{label!r} is forgotten; {counted(len(model.classes_), 'class')} left")
+    model.remove_class(label).save(options.dir, note=f"remove {label!r}")
+    _say(
+        f"{label!r} is forgotten; {counted(len(model.classes_), 'class')} left; "
+        f"to go back: fewshot-runtime undo {options.dir}"
+    )
+    return 0
+
+
+def _undo(options: argparse.Namespace) -> int:
+    from fewshot.persistence.artifact import read_artifact, restore_artifact
+
+    _refuse_missing(options.dir)
+    undone = read_artifact(options.dir, "export")[0].get("saved")
+    restore_artifact(options.dir, "export")
+    n = len(_load(options).classes_)
+    _say(f"undone: {undone['note'] if isinstance(undone, dict) else 'the last change'}; {counted(n, 'class')}")
     return 0
 
 
@@ -132,9 +206,13 @@ def _show(options: argparse.Namespace) -> int:
 def _load(options: argparse.Namespace) -> RuntimeClassifier:
     from fewshot.runtime.classifier import load
 
-    if not Path(options.dir).exists():
-        raise ValueError(f"{options.dir} does not exist; give a folder that fewshot export has written")
+    _refuse_missing(options.dir)
     return load(options.dir)
+
+
+def _refuse_missing(folder: str) -> None:
+    if not Path(folder).exists():
+        raise ValueError(f"{folder} does not exist; give a folder that fewshot export has written")
 
 
 def _give(rows: list[dict[str, Any]], as_json: bool) -> None:
@@ -142,7 +220,11 @@ def _give(rows: list[dict[str, Any]], as_json: bool) -> None:
         sys.stdout.write(json.dumps(rows, indent=1) + "\n")
         return
     cells = [
-        [f"{value:.3f}" if isinstance(value, float) else printable(value) for value in row.values()] for row in rows
+        [
+            f"{value:.3f}" if isinstance(value, float) else "" if value is None else printable(value)
+            for value in row.values()
+        ]
+        for row in rows
     ]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for line in cells:
@@ -151,6 +233,10 @@ def _give(rows: list[dict[str, Any]], as_json: bool) -> None:
 
 def _say(line: str) -> None:
     sys.stdout.write(f"{line}\n")
+
+
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
+    _fail(str(message), 0)
 
 
 def _fail(sentence: str, status: int) -> int:

@@ -32,7 +32,7 @@ ENCODER, PREPROCESS, MEMORY = FILES = "encoder.onnx", "preprocess.json", "memory
 #: The data file of exports that judge by familiarity.
 BACKGROUND = "background.npz"
 #: Entries of the manifest that `write_artifact` adds or that describe the memory.
-_NOT_FACTS = ("format", "version", "kind", "files", "caches", "digest", "classes", "n_support", "forgotten")
+_NOT_FACTS = ("format", "version", "kind", "files", "caches", "digest", "saved", "classes", "n_support", "forgotten")
 
 
 def write_folder(
@@ -43,6 +43,7 @@ def write_folder(
     background: DeviceBackground | None,
     facts: dict[str, Any],
     known: Versions | None = None,
+    note: str | None = None,
 ) -> Versions:
     """Write an export, or replace an existing one; see `RuntimeClassifier.save`.
 
@@ -60,7 +61,7 @@ def write_folder(
         What tells how familiar an image is.
     facts : dict
         The other entries of the manifest.
-    known : mapping, optional
+    known, note : optional
         As for `write_artifact`, which also explains the result.
     """
     content = {
@@ -76,7 +77,7 @@ def write_folder(
     }
     if background is not None:
         parts[BACKGROUND] = (None, partial(_write_arrays, vars(background)))
-    return write_artifact(folder, "export", content, parts, {}, known)
+    return write_artifact(folder, "export", content, parts, {}, known, note)
 
 
 def read_folder(
