@@ -46,9 +46,9 @@ def test_a_network_is_loaded_once_however_many_parts_it_embeds(tmp_path, data, m
     monkeypatch.setattr(embeddings, "PART", 7)
     make, made = embeddings.backbone_embedder, []
 
-    def counted(*arguments):
+    def counted(*arguments, **options):
         made.append(arguments)
-        return make(*arguments)
+        return make(*arguments, **options)
 
     monkeypatch.setattr(embeddings, "backbone_embedder", counted)
     embeddings._loaded.clear()

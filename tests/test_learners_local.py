@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fewshot import DN4Learner, FewShotClassifier, MutualNearestLearner, evaluate, run_benchmark
+from fewshot import DN4Learner, Embedder, FewShotClassifier, MutualNearestLearner, digits, evaluate, run_benchmark
 from fewshot.learners import local
 from fewshot.learners.local import of_maps
 from fewshot.testing import check_learner
@@ -103,7 +103,29 @@ def test_maps_for_another_learner_are_refused_with_the_learners_that_take_them()
         evaluate("prototypical", x, y, n_way=2, n_query=3, n_episodes=2)
 
 
-def test_a_grid_which_embeds_whole_images_refuses_learners_of_places():
+def test_a_grid_gives_maps_to_learners_of_places_and_whole_images_to_the_others(tmp_path):
+    grid = {
+        "datasets": [{"source": "digits"}],
+        "backbones": [{"backbone": "conv4", "weights": "random", "img_size": 32}],
+        "learners": [{"learner": "dn4"}, {"learner": "prototypical"}, {"learner": "mutual-nearest", "salience": 8}],
+        "n_way": [3], "n_shot": [2], "n_query": 3, "n_episodes": 20,
+    }  # fmt: skip
+    frame = run_benchmark(grid, tmp_path / "o", executor="serial", progress=False).set_index("learner")
+    data = digits()
+    for pool, name, learner in (
+        (None, "dn4", "dn4"),
+        (None, "mutual-nearest (salience=8)", MutualNearestLearner(salience=8)),
+        ("auto", "prototypical", "prototypical"),
+    ):
+        embedder = Embedder("conv4", weights="random", img_size=32, pool=pool, progress=False)
+        x = embedder.transform(data.images)
+        found = evaluate(learner, x, data.labels, n_way=3, n_shot=2, n_query=3, n_episodes=20)
+        assert frame.loc[name, "accuracy"] == pytest.approx(found.mean)
+    again = run_benchmark(grid, tmp_path / "o", executor="serial", progress=False)
+    assert again.attrs["resumed"] == 3
+
+
+def test_learners_of_places_are_refused_for_pixels():
     grid = {"datasets": [{"source": "digits"}], "backbones": [{"backbone": "pixels"}], "learners": [{"learner": "dn4"}]}
-    with pytest.raises(ValueError, match="'dn4' compares maps of features, and a grid keeps one vector of each image"):
+    with pytest.raises(ValueError, match="'dn4' compares maps of features, which 'pixels' are not; leave one out"):
         run_benchmark(grid, executor="serial", progress=False)

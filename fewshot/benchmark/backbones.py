@@ -29,21 +29,22 @@ from fewshot.utils.text import counted
 DONE = "done.json"
 
 
-def backbone_embedder(backbone: Backbone, cache: str | None = None) -> Embedder:
-    """Return the embedder of any backbone but `PIXELS`."""
+def backbone_embedder(backbone: Backbone, cache: str | None = None, *, maps: bool = False) -> Embedder:
+    """Return the embedder of any backbone but `PIXELS`; of maps of features, or of whole images."""
     return Embedder(
         backbone.backbone,
         weights=backbone.weights,
         pretrained=backbone.pretrained,
         img_size=backbone.img_size,
+        pool=None if maps else "auto",
         cache=cache,
         progress=False,
     )
 
 
-def backbone_key(backbone: Backbone) -> str:
+def backbone_key(backbone: Backbone, *, maps: bool = False) -> str:
     """Return a key that distinguishes the embeddings of one backbone from those of another."""
-    return PIXELS if backbone.backbone == PIXELS else backbone_embedder(backbone).identity
+    return PIXELS if backbone.backbone == PIXELS else backbone_embedder(backbone, maps=maps).identity
 
 
 def train_backbone(backbone: Backbone, folder: Path, progress: bool) -> Backbone:
@@ -124,11 +125,6 @@ def is_pretrained(backbone: str, weights: str | None) -> bool:
         return False
     path = _checkpoint(backbone, weights)
     return path is None or Checkpoint.open(path).training.get("began") != "random"
-
-
-def has_own(backbone: Backbone) -> bool:
-    """Whether a backbone carries its own learner, or will once it is trained."""
-    return bool(backbone.train_on) or (is_path(backbone.backbone) and Path(backbone.backbone).is_file())
 
 
 def _checkpoint(backbone: str, weights: str | None) -> str | None:

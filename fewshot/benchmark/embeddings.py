@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewshot.benchmark.backbones import backbone_embedder, backbone_key
-from fewshot.benchmark.grid_file import PIXELS, Backbone
+from fewshot.benchmark.grid_file import PIXELS, Backbone, LearnerSpec
+from fewshot.benchmark.methods import applies, is_local
 from fewshot.benchmark.sources import Measured
 from fewshot.benchmark.tasks import key_of, one_thread
 from fewshot.data.preprocess import Preprocessing
@@ -40,7 +41,9 @@ class EmbeddedDataset:
     backbone : Backbone
         The network.
     key : str
-        Key of the embeddings.
+        Key of the embeddings of whole images; empty if no learner compares them.
+    maps : str
+        Key of the maps of features; empty if no learner compares them.
     base : str
         Key of the base split's embeddings; empty if no learner needs them.
     """
@@ -48,6 +51,7 @@ class EmbeddedDataset:
     data: Measured
     backbone: Backbone
     key: str
+    maps: str
     base: str
 
 
@@ -77,18 +81,27 @@ class Embeddings:
         """Return the file of a key."""
         return self.folder / f"{key}.npy"
 
-    def make(self, workers: Executor, data: Sequence[Measured], backbones: Sequence[Backbone]) -> list[EmbeddedDataset]:
-        """Embed each data set with each backbone, unless its embeddings are stored already."""
-        found, wanted = [], {}
+    def make(
+        self,
+        workers: Executor,
+        data: Sequence[Measured],
+        backbones: Sequence[Backbone],
+        learners: Sequence[LearnerSpec],
+    ) -> list[EmbeddedDataset]:
+        """Embed each data set with each backbone as the learners need it, unless its embeddings are stored already."""
+        wanted: dict[str, tuple[NDArray[Any], Backbone, str, bool]] = {}
+        found = []
         for backbone in backbones:
-            network = backbone_key(backbone)
+            kinds = {is_local(method, backbone) for method in learners if applies(method, backbone)}
+            networks = {maps: backbone_key(backbone, maps=maps) for maps in kinds}
             for one in data:
-                key, base = key_of("embeddings", VERSION, network, one.digest), ""
-                wanted[key] = backbone, network, one.data.images
-                if one.base is not None:
-                    base = key_of("embeddings", VERSION, network, one.base_digest)
-                    wanted[base] = backbone, network, one.base.images
-                found.append(EmbeddedDataset(one, backbone, key, base))
+                keys = {maps: key_of("embeddings", VERSION, network, one.digest) for maps, network in networks.items()}
+                wanted |= {key: (one.data.images, backbone, networks[maps], maps) for maps, key in keys.items()}
+                base = ""
+                if one.base is not None and False in networks:
+                    base = key_of("embeddings", VERSION, networks[False], one.base_digest)
+                    wanted[base] = one.base.images, backbone, networks[False], False
+                found.append(EmbeddedDataset(one, backbone, keys.get(False, ""), keys.get(True, ""), base))
         self._embed(workers, wanted)
         return found
 
@@ -96,13 +109,13 @@ class Embeddings:
         """Return the mean embedding of a key."""
         return tuple(np.load(self.path(key)).mean(0, dtype=np.float64).tolist())
 
-    def _embed(self, workers: Executor, wanted: Mapping[str, tuple[Backbone, str, NDArray[Any]]]) -> None:
+    def _embed(self, workers: Executor, wanted: Mapping[str, tuple[NDArray[Any], Backbone, str, bool]]) -> None:
         parts = {
             key: {
-                self.folder / f"{key}-{start}.npy": (images[start : start + PART], backbone, network, self.cache)
+                self.folder / f"{key}-{start}.npy": (images[start : start + PART], backbone, network, maps, self.cache)
                 for start in range(0, len(images), PART)
             }
-            for key, (backbone, network, images) in wanted.items()
+            for key, (images, backbone, network, maps) in wanted.items()
             if not _is_stored(self.path(key), len(images))
         }
         missing = [
@@ -125,7 +138,9 @@ class Embeddings:
                     path.unlink()
 
 
-def embed_part(images: NDArray[Any], backbone: Backbone, network: str, cache: str | None) -> NDArray[np.float32]:
+def embed_part(
+    images: NDArray[Any], backbone: Backbone, network: str, maps: bool, cache: str | None
+) -> NDArray[np.float32]:
     """Return the embeddings of a chunk of images; a process loads a network once for any number of chunks.
 
     Parameters
@@ -136,6 +151,8 @@ def embed_part(images: NDArray[Any], backbone: Backbone, network: str, cache: st
         The network.
     network : str
         Its `backbone_key`.
+    maps : bool
+        Whether to keep maps of features.
     cache : str or None
         See `Embedder`.
     """
@@ -145,8 +162,8 @@ def embed_part(images: NDArray[Any], backbone: Backbone, network: str, cache: st
         key = network, cache
         if key not in _loaded:
             _loaded.clear()
-            _loaded[key] = backbone_embedder(backbone, cache)
-        return _loaded[key].embed(images).embeddings
+            _loaded[key] = backbone_embedder(backbone, cache, maps=maps)
+        return _loaded[key].transform(images)
 
 
 def as_pixels(images: NDArray[Any]) -> NDArray[np.float32]:

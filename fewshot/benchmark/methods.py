@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from fewshot.benchmark.grid_file import OWN, Backbone, LearnerSpec
+from fewshot.benchmark.grid_file import OWN, PIXELS, Backbone, LearnerSpec
 from fewshot.benchmark.references import LinearProbe, ScikitLearn
+from fewshot.embedding.backbones import is_path
 from fewshot.embedding.checkpoint import describe_learner, load_learner
 from fewshot.errors import UnknownNameError
 from fewshot.learners.base import Learner
-from fewshot.learners.local import LocalLearner
 from fewshot.learners.registry import learner_class, ready_learner
 from fewshot.persistence.files import digest
 
@@ -42,7 +43,7 @@ def make_learner(
         If the learner does not take these parameters, or must be trained first.
     """
     if method.learner == OWN:
-        return _of_whole_images(method.name, load_learner(backbone.backbone))
+        return load_learner(backbone.backbone)
     kind = kind or method_class(method)
     if kind.learned:
         raise ValueError(
@@ -55,19 +56,33 @@ def make_learner(
     for name in sorted(unknown):
         raise UnknownNameError(f"parameter of the learner {method.learner!r}", name, known)
     try:
-        return _of_whole_images(method.name, ready_learner(kind(**params)))
+        return ready_learner(kind(**params))
     except TypeError as error:
         raise ValueError(f"learner {method.name!r}: {error}".replace(".__init__()", "")) from error
 
 
-def _of_whole_images(name: str, learner: Learner) -> Learner:
-    """Return a learner, unless it compares the places of images."""
-    if isinstance(learner, LocalLearner):
-        raise ValueError(
-            f"learner {name!r} compares maps of features, and a grid keeps one vector of each image; measure it with "
-            "fewshot.evaluate(learner, X, y, backbone=...), or take another learner"
-        )
-    return learner
+def has_own(backbone: Backbone) -> bool:
+    """Whether a backbone carries its own learner, or will once it is trained."""
+    return bool(backbone.train_on) or (is_path(backbone.backbone) and Path(backbone.backbone).is_file())
+
+
+def applies(method: LearnerSpec, backbone: Backbone) -> bool:
+    """Whether a grid has a row for this learner on this backbone."""
+    return method.learner != OWN or has_own(backbone)
+
+
+def is_local(method: LearnerSpec, backbone: Backbone) -> bool:
+    """Return whether a learner compares the places of images, and so needs their maps.
+
+    Raises
+    ------
+    ValueError
+        If it does, and the images are compared pixel by pixel.
+    """
+    kind = type(load_learner(backbone.backbone)) if method.learner == OWN else method_class(method)
+    if kind.local and backbone.backbone == PIXELS:
+        raise ValueError(f"learner {method.name!r} compares maps of features, which {PIXELS!r} are not; leave one out")
+    return kind.local
 
 
 def identify(method: LearnerSpec, backbone: Backbone) -> dict[str, Any]:

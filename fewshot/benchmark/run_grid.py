@@ -16,11 +16,11 @@ from typing import Any
 
 import pandas as pd
 
-from fewshot.benchmark.backbones import backbone_key, has_own, is_external, refuse_unfit, train_backbone
+from fewshot.benchmark.backbones import backbone_key, is_external, refuse_unfit, train_backbone
 from fewshot.benchmark.embeddings import EmbeddedDataset, Embeddings
 from fewshot.benchmark.frozen import check_frozen, freeze
 from fewshot.benchmark.grid_file import OWN, Grid
-from fewshot.benchmark.methods import describe_method, identify, make_learner, script_class
+from fewshot.benchmark.methods import applies, describe_method, has_own, identify, is_local, make_learner, script_class
 from fewshot.benchmark.page import write_report
 from fewshot.benchmark.sources import Measured, measured
 from fewshot.benchmark.table import Row, list_failures, pooled, tidy, to_markdown
@@ -123,7 +123,7 @@ class _Run:
             backbones = [train_backbone(one, self.folder, self.progress) for one in self.grid.backbones]
             # Only now: a run that is refused keeps the file of the run before.
             write_text(own, json.dumps(frozen, indent=1) + "\n")
-            rows = self._answer(workers, self.embeddings.make(workers, data, backbones))
+            rows = self._answer(workers, self.embeddings.make(workers, data, backbones, self.grid.learners))
         finally:
             workers.close()
         frame = self._write(rows, data, {"executor": executor, "learners": learners})
@@ -143,8 +143,10 @@ class _Run:
                 f"the learner {OWN!r} needs a checkpoint, and no backbone is one; name a checkpoint file as a "
                 "backbone, or train one with train_on = ..."
             )
-        for method, backbone in product(own, carriers):
-            if not backbone.train_on:
+        for method, backbone in product(self.grid.learners, self.grid.backbones):
+            if method.learner != OWN:
+                is_local(method, backbone)
+            elif has_own(backbone) and not backbone.train_on:
                 make_learner(method, backbone, None)
         return {method.name: describe_method(method, self.grid.backbones[0]) for method in self.grid.learners}
 
@@ -184,9 +186,10 @@ class _Run:
         """Yield every unit, with the reason if embeddings that it needs are missing."""
         centers: dict[str, tuple[float, ...]] = {}
         for one, method in product(embedded, self.grid.learners):
-            if method.learner == OWN and not has_own(one.backbone):
+            if not applies(method, one.backbone):
                 continue
-            needed = [one.key, one.base] if method.needs_base else [one.key]
+            key = one.maps if is_local(method, one.backbone) else one.key
+            needed = [key, one.base] if method.needs_base else [key]
             failure = next((self.embeddings.failed[key] for key in needed if key in self.embeddings.failed), None)
             if method.needs_base and not failure and one.base not in centers:
                 centers[one.base] = self.embeddings.mean(one.base)
@@ -196,7 +199,7 @@ class _Run:
             for n_way, n_shot, spread, seed in self.grid.cells:
                 sizes = n_way, n_shot, seed, dataset.n_query or self.grid.n_query, self.grid.n_episodes
                 made_of = *sizes, identity, center, script, spread
-                yield Unit(dataset.name, one.backbone, method, one.key, *made_of), failure
+                yield Unit(dataset.name, one.backbone, method, key, *made_of), failure
 
     def _load_result(self, unit: Unit) -> dict[str, Any] | None:
         """Return the stored result of a unit, unless it is missing or damaged."""
