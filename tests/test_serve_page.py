@@ -30,6 +30,16 @@ MOVING = (
     "[...document.querySelectorAll('*')].map(one => getComputedStyle(one)).filter("
     "style => parseFloat(style.transitionDuration) > 0 || style.animationName !== 'none').length"
 )
+#: The size that a long picture has when it is sent.
+PREPARED = """async () => {
+  const canvas = new OffscreenCanvas(2000, 500), context = canvas.getContext('2d'), noise = new ImageData(2000, 500);
+  noise.data.forEach((_, i, all) => { all[i] = i % 4 === 3 ? 255 : 256 * Math.random(); });
+  context.putImageData(noise, 0, 0);
+  const file = new File([await canvas.convertToBlob()], 'long.png', {type: 'image/png'});
+  const {prepared} = await import('./page/lib/pictures.js');
+  const bitmap = await createImageBitmap((await prepared(file)).blob);
+  return [bitmap.width, bitmap.height];
+}"""
 NASTY = '<img src=x onerror="document.title=`run`"> & "=1+1"'
 
 
@@ -274,6 +284,7 @@ def test_names_are_text_on_the_page_and_in_tables(tmp_path):
             assert list(csv.reader(io.StringIO(text, ""))) == [[*(f"'{one}" for one in row[:6]), *row[6:8], "-0.5"]]
             text = page.evaluate("import('./page/lib/csv.js').then(({csv}) => csv([['a', 'b;c', 0.5]], true))")
             assert text == 'a;"b;c";0,5\r\n', "as Excel expects it where numbers have a comma"
+            assert page.evaluate(PREPARED) == [1200, 300], "the network sees squares as high as a long picture"
             assert page.title() != "run"
             assert page.locator("main img[src=x]").count() == 0
             assert not page.errors

@@ -98,7 +98,8 @@ class _Body:
         return None
 
     def _too_large(self) -> Problem:
-        return Problem(413, "too_large", f"the body has more than {self._most} bytes; send less in one request")
+        most = f"{self._most / 2**20:.4g} MiB"
+        return Problem(413, "too_large", f"more than {most} in one request; send fewer images, or smaller ones")
 
     async def receive(self) -> Message:
         """Return the next part of the body.

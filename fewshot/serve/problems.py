@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,6 +37,9 @@ _INSTEAD = {
     "empty": "nothing was learned yet; teach a class first",
     "in_use": "another program is changing the classifier; nothing was changed, so try again when it has finished",
 }
+#: A message about a parameter of Python, which clients do not have, and what they are told instead.
+_NAMED_UNKNOWN = re.compile("^unknown_label=(.+) is a class; .*", re.DOTALL)
+_NOT_UNKNOWN = r"\1 is the answer to images of no class, so no class can have this name; choose another"
 
 
 class Problem(Exception):
@@ -115,7 +119,7 @@ def problem_of(error: BaseException) -> Problem:
     ):
         if isinstance(error, kind) and _is_said_by_us(error):
             retry = 1 if status == 503 else None
-            said = _INSTEAD.get(code, str(error))
+            said = _INSTEAD.get(code) or _NAMED_UNKNOWN.sub(_NOT_UNKNOWN, str(error))
             return Problem(status, code, brief(as_unicode(said), 1000), retry)
     if isinstance(error, OSError):
         logging.getLogger("fewshot.serve").error("the system failed", exc_info=error)

@@ -43,11 +43,12 @@ def serve(settings: Settings, tell: Callable[[str], object], should_open: bool =
         If the port is taken.
     """
     check(settings)
-    listener = listen(settings.host, settings.port)
+    listener, is_new = listen(settings.host, settings.port), not is_artifact(settings.folder)
 
     def ready() -> None:
         url = url_of(listener, settings)
-        tell(f"serving {settings.folder} at {url} (Ctrl-C stops)")
+        what = f"{settings.folder}, which is new and knows no class," if is_new else settings.folder
+        tell(f"serving {what} at {url} (Ctrl-C stops)")
         if should_open:
             webbrowser.open(url)
 

@@ -3,8 +3,9 @@
 const ENDINGS = /\.(jpe?g|png|webp|gif|bmp|tiff?|avif|hei[cf])$/i;
 //: What systems put into folders by themselves.
 const HIDDEN = /(^|\/)(\.|__MACOSX|(thumbs\.db|desktop\.ini)$)/i;
-//: The network sees about 224 pixels; more are not sent.
+//: The network sees about 224 pixels, and of a long picture several squares as high as it; more are not sent.
 const LONGEST = 512;
+const SHORTEST = 300;
 //: Files of these kinds up to this size are sent unmodified.
 const SMALL_BYTES = 200_000;
 const KINDS = new Set(["image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp"]);
@@ -95,7 +96,7 @@ export async function preparedAll(files, onprogress = () => {}) {
 
 async function smaller(file) {
   const bitmap = await createImageBitmap(file, { imageOrientation: "from-image" });
-  const scale = LONGEST / Math.max(bitmap.width, bitmap.height);
+  const scale = Math.max(LONGEST / Math.max(bitmap.width, bitmap.height), SHORTEST / Math.min(bitmap.width, bitmap.height));
   if (file.size <= SMALL_BYTES && KINDS.has(file.type)) {
     bitmap.close();
     return file;
@@ -109,7 +110,7 @@ async function smaller(file) {
 /** Return what a video shows now. */
 export async function frameOf(video) {
   const { videoWidth: width, videoHeight: height } = video;
-  const blob = await drawn(video, width, height, Math.min(1, LONGEST / Math.max(width, height)), "image/jpeg");
+  const blob = await drawn(video, width, height, Math.min(1, Math.max(LONGEST / Math.max(width, height), SHORTEST / Math.min(width, height))), "image/jpeg");
   return { blob, name: `camera ${new Date().toISOString().slice(11, 23).replaceAll(":", ".")}.jpg`, url: URL.createObjectURL(blob) };
 }
 
