@@ -5,11 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from fewshot import EpisodeSampler, digits, evaluate, run_benchmark
+from fewshot import EpisodeSampler, PrototypicalLearner, digits, evaluate, register_learner, run_benchmark
 from fewshot.benchmark.frozen import digest_episodes
 from fewshot.benchmark.others_file import SCHEMA
 from fewshot.benchmark.site import write_site
 from fewshot.cli import main
+from fewshot.learners import registry
 from tests.browser import accessible, browsing
 
 GRID = {
@@ -55,6 +56,28 @@ def others(path, *rows):
 
 def by_method(site):
     return {one.method: one for one in site.results}
+
+
+def test_seeds_are_pooled_as_in_the_table_and_an_own_learner_says_whether_it_supposes_balance(tmp_path):
+    class Mine(PrototypicalLearner):
+        """A learner that is registered when the grid runs, and no longer when the page is made."""
+
+    register_learner("mine-for-site")(Mine)
+    try:
+        learners = [{"learner": "prototypical"}, {"learner": "mine-for-site", "metric": "cosine"}]
+        grid = GRID | {"learners": learners, "seeds": [0, 1, 2]}
+        run_benchmark(grid, tmp_path / "run", executor="serial", progress=False)
+    finally:
+        registry._LEARNERS.pop("mine-for-site")
+    found = by_method(write_site(tmp_path / "site", [tmp_path / "run"]))
+    mine = next(one for name, one in found.items() if name.startswith("mine"))
+    assert len(found) == 2
+    assert (mine.n_episodes, mine.n_seeds, mine.frozen, mine.supposes_balance) == (90, 3, True, False)
+    table = (tmp_path / "run" / "results.md").read_text()
+    for one in found.values():
+        assert f"{100 * one.accuracy:.1f} ± {100 * one.ci95:.1f}" in table
+    assert f"{100 * mine.change:+.1f} ± {100 * mine.change_ci95:.1f}" in table
+    assert "frozen, 3 seeds" in (tmp_path / "site" / "index.html").read_text()
 
 
 def test_rows_of_others_on_the_same_episodes_are_paired_with_the_baseline(run, tmp_path):

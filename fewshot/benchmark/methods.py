@@ -128,4 +128,5 @@ def describe_method(method: LearnerSpec, backbone: Backbone) -> dict[str, Any]:
         described = describe_learner(learner)
     except TypeError as error:
         raise ValueError(f"learner {method.name!r}: {error}") from error
-    return {**described, "params": {**described["params"], **method.params}}  # keeps center = "base"
+    params = {**described["params"], **method.params}  # keeps center = "base"
+    return {**described, "params": params, "supposes_balance": learner.supposes_balance}

@@ -39,6 +39,8 @@ def _frozen(one: Result, all_cells: Sequence[Mapping[str, Any]], cells: Mapping[
         name = one.source.name.replace("results.json", "episodes.json")
         beside = {name, f"{one.source.name.removesuffix('.json')}_episodes.json"}
         own = [cell for cell in all_cells if cell["file"] in beside and _sizes(cell) == one.sizes]
+        if one.n_seeds > 1:
+            return replace(one, frozen=True) if len(own) == one.n_seeds else one
         return replace(one, digest=own[0]["sha256"], frozen=True) if len(own) == 1 else one
     cell = cells.get(one.digest)
     if cell is None:

@@ -52,6 +52,8 @@ class Result:
         Half of its 95 % interval; NaN if unknown.
     n_query, n_episodes : int
         Queries of each class, and episodes; 0 if unknown.
+    n_seeds : int
+        Of how many seeds the episodes are, as many of each.
     query_classes : str or int
         How queries are spread over classes; see `EpisodeSampler`.
     external, transductive, supposes_balance : bool or None
@@ -88,6 +90,7 @@ class Result:
     ci95: float = np.nan
     n_query: int = 0
     n_episodes: int = 0
+    n_seeds: int = 1
     query_classes: str | int = BALANCED
     external: bool | None = None
     transductive: bool | None = None
@@ -104,5 +107,6 @@ class Result:
 
     @property
     def sizes(self) -> tuple[Any, ...]:
-        """What two results on the same episodes share."""
-        return self.dataset, self.n_way, self.n_shot, self.n_query, str(self.query_classes), self.n_episodes
+        """What two results on the same episodes share: for each of several seeds."""
+        n_episodes = self.n_episodes // self.n_seeds
+        return self.dataset, self.n_way, self.n_shot, self.n_query, str(self.query_classes), n_episodes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,9 @@ def _read_file(path: Path, found: ResultFiles) -> bool:
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror}); expected a JSON file of results") from None
     except ValueError as error:
-        raise ValueError(f"{path} is not a JSON file of results: {error}") from None
+        cure = "; run the grid first, without --site" if path.suffix == ".toml" else "; give the folder of the run"
+        cure = cure if path.suffix in (".toml", ".csv", ".md", ".html") else f": {error}"
+        raise ValueError(f"{path} is not a JSON file of results{cure}") from None
     source = _source(path, text, content, {one.name for one in found.sources})
     try:
         if "datasets" in content and "grid" not in content:
@@ -128,26 +130,24 @@ def _source(path: Path, text: str, content: Mapping[str, Any], taken: set[str]) 
 
 
 def _of_grid(content: Mapping[str, Any], source: Source, path: Path) -> list[Result]:
-    """Return the results of a grid; those of several seeds are rows of their own."""
+    """Return the results of a grid, with the episodes of all seeds pooled, as in its own table."""
     grid, baseline = content["grid"], content["baseline"]
     datasets = {one["name"]: one for one in grid["datasets"]}
-    many, made = len(grid["seeds"]) > 1, []
-    for row in content["results"]:
-        if row["error"] or row["accuracy"] is None:
-            continue
+    made = []
+    for row, n_seeds in _pooled(content["results"]):
         spread, data = row.get("query_classes", BALANCED), datasets[row["dataset"]]
-        method = f"{row['learner']}, seed {row['seed']}" if many else row["learner"]
         made.append(
             Result(
                 dataset=row["dataset"],
                 split=data["split"] or "",
-                method=method,
+                method=row["learner"],
                 backbone=row["backbone"],
                 n_way=row["n_way"],
                 n_shot=row["n_shot"],
                 n_query=(data["n_query"] or grid["n_query"]) if row["n_way"] else 0,
                 query_classes=int(spread) if str(spread).isdigit() else spread,
                 n_episodes=row["n_episodes"],
+                n_seeds=n_seeds,
                 accuracy=row["accuracy"],
                 ci95=_number(row["ci95"]),
                 external=row["external"],
@@ -157,10 +157,36 @@ def _of_grid(content: Mapping[str, Any], source: Source, path: Path) -> list[Res
                 against=baseline if row["learner"] != baseline else "",
                 change=_number(row["change"]) if row["learner"] != baseline else np.nan,
                 change_ci95=_number(row["change_ci95"]),
-                accuracies=_unit(path.parent / "units" / f"{row['key']}.json"),
+                accuracies=_unit(path.parent / "units" / f"{row['key']}.json") if n_seeds == 1 else None,
             )
         )
     return made
+
+
+def _pooled(rows: Sequence[Mapping[str, Any]]) -> list[tuple[Mapping[str, Any], int]]:
+    """Return a row for each place of a grid, and of how many seeds; none if a seed has failed."""
+    places: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        where = (row["dataset"], row["backbone"], row["learner"], row["n_way"], row["n_shot"])
+        places.setdefault((*where, row.get("query_classes", BALANCED)), []).append(row)
+    made: list[tuple[Mapping[str, Any], int]] = []
+    for own in places.values():
+        if any(row["error"] or row["accuracy"] is None for row in own):
+            continue
+        values: dict[str, Any] = {"n_episodes": sum(row["n_episodes"] for row in own)}
+        for name, ci95 in (("accuracy", "ci95"), ("change", "change_ci95")):
+            counted = [(row["n_episodes"], _number(row[name]), _number(row[ci95])) for row in own]
+            values |= dict(zip((name, ci95), _mean_and_ci95(counted), strict=True))
+        made.append((own[0] if len(own) == 1 else {**own[0], **values}, len(own)))
+    return made
+
+
+def _mean_and_ci95(parts: Sequence[tuple[int, float, float]]) -> tuple[float, float]:
+    """Return mean and interval of all episodes, from their number, mean and interval for each seed."""
+    n, means, ci95 = map(np.array, zip(*parts, strict=True))
+    mean = float(np.average(means, weights=n))
+    squares = (n - 1) * n * (ci95 / 1.96) ** 2 + n * (means - mean) ** 2
+    return mean, float(1.96 * np.sqrt(squares.sum() / (n.sum() - 1) / n.sum())) if n.sum() > 1 else np.nan
 
 
 def _number(value: float | None) -> float:
@@ -177,6 +203,8 @@ def _unit(path: Path) -> Any:
 
 def _supposes_balance(described: Mapping[str, Any]) -> bool | None:
     """Whether a learner of a grid supposes balanced queries; None if it is no longer known."""
+    if isinstance(said := described.get("supposes_balance"), bool):
+        return said
     try:
         kind = learner_class(described["name"])
         return kind(**described["params"]).supposes_balance

@@ -197,7 +197,8 @@ def _episodes(one: Result) -> Cell:
     said = {True: "frozen", False: "do not match", None: "quoted" if one.quoted else "own draw"}[one.frozen]
     kind = {True: "ok", False: "bad", None: ""}[one.frozen]
     text = f"{one.n_episodes:,}" if one.n_episodes else "not stated"
-    return Cell(text=text, note=said, note_kind=kind, value=said, kind="" if one.n_episodes else "no")
+    note = f"{said}, {one.n_seeds} seeds" if one.n_seeds > 1 else said
+    return Cell(text=text, note=note, note_kind=kind, value=said, kind="" if one.n_episodes else "no")
 
 
 def _percent(value: float, ci95: float, sign: str = "") -> str:
