@@ -101,7 +101,7 @@ SHARED: dict[str, dict[str, Any]] = {
     "--path-column": {"metavar": "NAME", "help": "column of a table with the paths (default: path)"},
     "--label-column": {"metavar": "NAME", "help": "column of a table with the labels (default: label)"},
     "--quiet": {**_ON, "help": "no progress bar"},
-    "--seed": {"type": seed, "default": 0, "help": "seed of the episodes (default: %(default)s)"},
+    "--seed": {"type": seed, "default": 0, "help": "seed of what is drawn at random (default: %(default)s)"},
     "--skip-unreadable": {**_ON, "help": "skip images that cannot be read"},
     "--split": {"metavar": "NAME", "help": "use only this split of the data, such as train"},
     "--spreadsheet": {

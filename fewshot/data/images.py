@@ -187,7 +187,12 @@ class LabeledImages:
         if path.suffix.lower() == ".json" and split is None:
             return cls(*read_marked(path))
         what = "does not exist" if not os.path.exists(path) else "is not a .csv table"
-        raise ValueError(f"{brief(path)} {what}; expected a folder of class folders, or a table path,label,split")
+        expected = "a folder of class folders, or a table path,label,split"
+        if path.suffix.lower() in (".npy", ".npz", ".pt", ".pkl", ".parquet"):
+            expected += (
+                "; arrays of images become LabeledImages(images, labels), and embeddings go to evaluate(learner, X, y)"
+            )
+        raise ValueError(f"{brief(path)} {what}; expected {expected}")
 
     @classmethod
     def from_folder(cls, root: str | Path) -> Self:

@@ -47,8 +47,9 @@ def feature_map(network: nn.Module, x: Tensor) -> Tensor:
     made = _as_map(network, found, x.shape[2] / x.shape[3]) if isinstance(found, Tensor) else None
     if made is None:
         raise ValueError(
-            f"{type(network).__name__} has no map of features that could be kept or weighted; take a backbone of timm "
-            "with forward_features, or pool='auto' and a learner that compares whole images"
+            f"{type(network).__name__} has no map of features that could be kept or weighted; take a network with a "
+            "method forward_features(images) that returns one (n, d, h, w), as most of timm have, or pool='auto' and a "
+            "learner that compares whole images"
         )
     return made
 

@@ -124,9 +124,13 @@ class EvalResult:
 
         Raises
         ------
+        TypeError
+            If `other` is no result of `evaluate`.
         ValueError
             If the results are not from the same episodes.
         """
+        if not isinstance(other, EvalResult):
+            raise TypeError(f"other is a {type(other).__name__}; expected another result of evaluate")
         for key in (self.protocol.keys() | other.protocol.keys()) - {"learner", "transductive"}:
             mine, theirs = self.protocol.get(key), other.protocol.get(key)
             if mine != theirs:

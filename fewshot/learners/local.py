@@ -219,4 +219,9 @@ def of_maps(learner: Learner, X: Any, *, warns: bool = False) -> tuple[Learner, 
                 "of each image is meant, the length of the vectors as width"
             )
         return learner, X
+    if warns and X.shape[1] == 1:
+        warn(
+            f"{learner.name or type(learner).__name__} compares the places of images, and these maps have only one; "
+            "give larger images, or take a network that scales them down less"
+        )
     return learner.of_width(X.shape[-1]), X.reshape(len(X), -1)

@@ -41,7 +41,7 @@ class TrainConfig:
     n_episodes : int, default=500
         Total number of episodes.
     n_way, n_shot, n_query : int, default=40, 1, 5
-        Classes per episode; support images and queries per class.
+        Classes per episode, of which ``fewshot train`` takes 20; support images and queries per class.
     rotate_support : bool, default=True
         Whether each image of a class serves as support in turn, so that one embedding of an episode's images gives
         n_shot + n_query tasks instead of one. Episodes of uneven classes are always one task.
