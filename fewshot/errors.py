@@ -93,6 +93,11 @@ class UnknownNameError(FewshotError, ValueError):
         super().__init__(message or f"no {kind} is called {brief(repr(name))}; {hint}")
         self.kind, self.name, self.known, self._message = kind, name, known, message
 
+    @property
+    def says_cure(self) -> bool:
+        """Whether the message is another sentence, which has its own cure."""
+        return self._message is not None
+
     def __reduce__(self) -> tuple[type, tuple[str, str, list[str], str | None]]:
         return type(self), (self.kind, self.name, self.known, self._message)
 

@@ -9,9 +9,19 @@ import pytest
 import torch
 from torch import nn
 
-from fewshot import Embedder, FewShotImageClassifier, create_backbone, digits, register_backbone
+from fewshot import (
+    Embedder,
+    FewShotImageClassifier,
+    LabeledImages,
+    MetaTrainer,
+    TrainConfig,
+    create_backbone,
+    digits,
+    register_backbone,
+)
 from fewshot.embedding.backbones import registered
-from fewshot.errors import UnknownNameError
+from fewshot.embedding.checkpoint import Checkpoint
+from fewshot.errors import ArtifactError, UnknownNameError
 
 DATA = digits()
 SUPPORT, QUERIES = DATA[:40], DATA.images[40:60]
@@ -72,6 +82,31 @@ def test_it_is_saved_with_its_weights_and_built_again_by_its_name(small, tmp_pat
     assert loaded.partial_fit(QUERIES[:2], [0, 99]).classes_[-1] == 99
 
 
+@pytest.mark.parametrize("name", ["mine.small", "mine.flat"])
+def test_it_is_trained_by_its_name_and_the_checkpoint_says_what_is_missing(name, small, tmp_path, monkeypatch):
+    def flat(img_size=20):
+        return nn.Sequential(nn.Flatten(), nn.Linear(img_size**2, 5))
+
+    register_backbone("mine.flat", flat, channels=1)
+    config = TrainConfig(n_episodes=2, n_way=3, val_n_episodes=2, val_n_query=1)
+    known, new = DATA.with_classes(range(6)), DATA.with_classes(range(6, 10))
+    MetaTrainer(name, config=config).fit(known, new, out=tmp_path, progress=False)
+    checkpoint = str(tmp_path / "best.safetensors")
+    assert Checkpoint.open(checkpoint).training["began"] == "given"  # the factory may return trained weights
+    model = FewShotImageClassifier(checkpoint, progress=False).fit(SUPPORT)
+    model.save(tmp_path / "model")
+    assert FewShotImageClassifier.load(tmp_path / "model").predict(QUERIES[:3]).shape == (3,)
+    coloured = LabeledImages(np.repeat(known.images[..., None], 3, -1), known.labels)
+    with pytest.raises(ValueError, match=r"have 3 channels and the network takes 1; convert them, .*grey=True"):
+        MetaTrainer(name, config=config).fit(coloured, progress=False)
+    monkeypatch.setattr(registered, "_REGISTERED", {})
+    missing = f"saved with the network '{name}', which neither timm nor a plug-in has; register it .* first$"
+    with pytest.raises(UnknownNameError, match=missing):
+        Checkpoint.open(checkpoint).network()
+    with pytest.raises(ArtifactError, match=missing):  # and not to restore it from a copy
+        FewShotImageClassifier.load(tmp_path / "model").predict(QUERIES[:1])
+
+
 def test_weights_come_from_the_factory_or_a_file_and_can_be_saved_by_name_alone(small, tmp_path):
     model = FewShotImageClassifier("mine.small", progress=False).fit(SUPPORT)
     model.save(tmp_path / "named", weights="reference")
@@ -130,6 +165,7 @@ def test_a_classification_layer_that_was_left_on_is_told():
     ("given", "error", "match"),
     [
         (("resnet18", Small), ValueError, "'resnet18' is a network of timm"),
+        (("conv4", Small), ValueError, "'conv4' is a network of timm or fewshot"),
         (("dinov2-small", Small), ValueError, "expected letters, digits"),
         (("hf-hub:me/net", Small), ValueError, "expected letters, digits"),
         (("./mine", Small), ValueError, "expected letters, digits"),
@@ -179,8 +215,7 @@ def test_another_process_needs_the_registration_which_a_plug_in_may_hold(small, 
     )
     command = [sys.executable, "-c", code, str(folder), str(tmp_path / "queries.npy")]
     without = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert "no backbone is called 'mine.small'" in without.stderr
-    assert "must first be given its name with register_backbone" in without.stderr
+    assert "saved with the network 'mine.small', which neither timm nor a plug-in has; register it" in without.stderr
     environment = {**os.environ, "FEWSHOT_PLUGINS": str(tmp_path / "mine.py")}
     found = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     assert found.stdout.strip() == str(model.predict(QUERIES).tolist())

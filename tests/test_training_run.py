@@ -128,6 +128,18 @@ def test_starting_again_removes_the_old_state(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([STATE, BEST, LOG, *others])
 
 
+def test_an_interrupted_training_is_only_replaced_if_that_is_asked_for(tmp_path):
+    config = replace(QUICK, save_every=2)
+    with pytest.raises(RuntimeError):
+        fit(tmp_path, [StopAfter(3)], config)
+    before = (tmp_path / STATE).read_bytes()
+    with pytest.raises(ValueError, match=r"interrupted after episode 2 of 12; continue it with resume=True, replace"):
+        fit(tmp_path, config=config)
+    assert (tmp_path / STATE).read_bytes() == before
+    fit(tmp_path, config=config, overwrite=True)
+    fit(tmp_path, config=config)  # one that came to its end
+
+
 def test_an_interruption_can_be_sent_to_another_process():
     stopped = pickle.loads(pickle.dumps(TrainingInterrupted(15, "stopped")))
     assert (stopped.signum, str(stopped)) == (15, "stopped")

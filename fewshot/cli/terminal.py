@@ -42,6 +42,9 @@ _PHRASES = {
     ),
     "call calibrate(X, y) with held-out classes first": "run fewshot calibrate with held-out classes or --reject none",
     "import its plug-in first": "name its file with --plugin",
+    "register it with register_backbone first": "name the file that registers it with --plugin",
+    "convert them, e.g. by train.decoded(size=28, grey=True)": "give --grey",
+    "repeat them, e.g. by LabeledImages(np.repeat(images[..., None], 3, -1), labels)": "leave out --grey",
     "use TransductiveClassifier": "fewshot evaluate and bench measure it",
     "make one with save(), or fewshot fit": "make one with fewshot fit",
 }

@@ -66,7 +66,8 @@ def train(options: argparse.Namespace) -> int:
         with lock_training(out):
             if rank() == 0:
                 _refuse_existing(out, options)  # another process may have been faster
-            result = trainer.fit(data, val, out=out, progress=not options.quiet, resume=options.resume, sampler=sampler)
+            given = {"progress": not options.quiet, "resume": options.resume, "overwrite": options.force}
+            result = trainer.fit(data, val, out=out, sampler=sampler, **given)
             if rank() > 0:
                 return 0
             facts = _facts(options, trainer, result, has_val=val is not None)

@@ -341,7 +341,11 @@ def load_weights(path: str | Path, backbone: nn.Module, learner: Learner | None 
     ------
     ValueError
         If the file is damaged, or names or shapes of weights do not fit; then nothing is changed.
+    FileNotFoundError
+        If there is no file.
     """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path} does not exist; expected a file of weights, such as best.safetensors")
     loaded, _ = read_tensors(path)
     expected = {name: tuple(value.shape) for name, value in _joined(backbone, learner).state_dict().items()}
     found = {k: tuple(v.shape) for k, v in loaded.items() if learner is not None or k.startswith("backbone.")}

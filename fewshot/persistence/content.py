@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshot.errors import ArtifactError, DownloadError, MissingExtraError
+from fewshot.errors import ArtifactError, DownloadError, MissingExtraError, UnknownNameError
 from fewshot.utils.heap import TooLargeError
 from fewshot.utils.labels import LONGEST, as_labels
 
@@ -72,7 +72,9 @@ def errors_of_file(path: str | Path, cure: str) -> Iterator[None]:
     except Exception as error:  # JSON, zip, torch, onnxruntime and Python have no other class in common
         text = f"{error} is missing" if isinstance(error, KeyError) else str(error) or repr(error)
         reason = "".join(c if c.isprintable() else " " for c in text.strip().partition("\n")[0])
-        raise ArtifactError(f"{path} cannot be used: {reason:.400}; {cure}") from error
+        if not (isinstance(error, UnknownNameError) and error.says_cure):  # what is missing is not in the file
+            reason = f"{reason:.400}; {cure}"
+        raise ArtifactError(f"{path} cannot be used: {reason:.600}") from error
 
 
 def is_whole(value: object, least: int = 0, most: int = 2**53) -> bool:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fewshot._version import __version__
 from fewshot.embedding.checkpoint import savable
+from fewshot.persistence.arrays import read_metadata
 from fewshot.persistence.files import leftovers, refuse_irregular, refuse_other_files, replacing, sync
 from fewshot.persistence.locking import BRIEF, locked
 from fewshot.persistence.tensors import read_tensors, write_tensors
@@ -180,6 +181,27 @@ def refuse_foreign_log(folder: Path) -> None:
             beginning = file.read(100)
         if beginning and not beginning.startswith(",".join(CsvLog.columns[:3]).encode()):
             raise ValueError(f"{log} is not the log of a training and would be replaced; choose another folder")
+
+
+def refuse_interrupted(folder: Path) -> None:
+    """Raise if a folder holds the state of a training that has not come to its end.
+
+    Raises
+    ------
+    ValueError
+        The message says how far it had come.
+    """
+    try:
+        described = json.loads(read_metadata(folder / STATE)[_KEY])
+        config = described["run"]["config"]
+        done, wanted = described["progress"]["steps"] * config["meta_batch"], config["n_episodes"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # none, or nothing that could be continued
+        return
+    if done < wanted:
+        raise ValueError(
+            f"{folder} holds a training that was interrupted after episode {done} of {wanted}; continue it with "
+            "resume=True, replace it with overwrite=True, or choose another folder"
+        )
 
 
 def remove_training(folder: Path) -> None:

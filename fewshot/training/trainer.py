@@ -18,6 +18,7 @@ from fewshot.data.digest import digest_classes, digest_images
 from fewshot.data.images import LabeledImages
 from fewshot.data.preprocess import Preprocessing
 from fewshot.embedding.backbones import check_backbone, create_backbone, spec_of
+from fewshot.embedding.backbones.registered import find_registered
 from fewshot.embedding.checkpoint import describe_learner
 from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.network import embed, map_width
@@ -30,7 +31,7 @@ from fewshot.learners.registry import as_learner
 from fewshot.training.callbacks import Callback, CsvLog, ProgressBar
 from fewshot.training.config import TrainConfig
 from fewshot.training.distributed import broadcast, n_processes, process_group, rank
-from fewshot.training.folder import LOG, lock_training, refuse_foreign_log
+from fewshot.training.folder import LOG, lock_training, refuse_foreign_log, refuse_interrupted
 from fewshot.training.result import TrainResult
 from fewshot.training.run import Run
 from fewshot.training.step import Augment, Stepper, learning_rates
@@ -122,6 +123,7 @@ class MetaTrainer:
         out: str | Path | None = None,
         progress: bool = True,
         resume: bool = False,
+        overwrite: bool = False,
         sampler: Callable[..., Sampler] | None = None,
     ) -> TrainResult:
         """Meta-train on the classes of `train`, and select the best weights on those of `val`.
@@ -138,6 +140,9 @@ class MetaTrainer:
         resume : bool, default=False
             Whether to resume from the state in `out`, if there is one. With the same number of threads the result is
             bit for bit that of an uninterrupted run.
+        overwrite : bool, default=False
+            Whether to begin again although `out` holds a training that was interrupted. One that came to its end is
+            replaced in any case.
         sampler : callable, optional
             ``sampler(labels, seed=seed)`` returns a sampler to use instead of `EpisodeSampler` with n_way, n_shot and
             n_query, such as a `VariedEpisodeSampler`.
@@ -152,8 +157,9 @@ class MetaTrainer:
         InUseError
             If another training is writing to `out`.
         ValueError
-            If `train` and `val` share classes or hold too few images, the state is of another training, or
-            ``log.csv`` in `out` is not the log of a training.
+            If `train` and `val` share classes or hold too few images, the state is of another training, ``log.csv`` in
+            `out` is not the log of a training, or `out` holds an interrupted training and neither `resume` nor
+            `overwrite` is given.
         TrainingError
             If too many consecutive steps are not finite, or memory runs out; the message names the episode, and the
             best weights are restored.
@@ -168,6 +174,8 @@ class MetaTrainer:
         episodes = sampler(train.labels, seed=config.seed)
         if folder is not None:
             refuse_foreign_log(folder)
+            if not (resume or overwrite):
+                refuse_interrupted(folder)
             folder.mkdir(parents=True, exist_ok=True)
         with process_group(self.device), lock_training(folder):
             if config.meta_batch % n_processes():
@@ -192,14 +200,22 @@ class MetaTrainer:
         if self._network is None:
             channels = 1 if train.images.ndim == 3 else train.images.shape[-1]
             own = sized(self._architecture, int(train.images.shape[1]))
-            self._network = create_backbone(self._architecture, seed=self.config.seed, in_chans=channels, **own)
+            if find_registered(self._architecture) is None:  # a network of the user's own says what it takes
+                own["in_chans"] = channels
+            self._network = create_backbone(self._architecture, seed=self.config.seed, **own)
         # The network owns its preprocessing, which from now on is that of its training images.
         height, width, channels = (*train.images.shape[1:], 1)[:3]
         config = getattr(self._network, "pretrained_cfg", None) or {}
         if spec_of(self._network) and config["input_size"][0] != channels:
+            cure = (
+                "convert them, e.g. by train.decoded(size=28, grey=True)"
+                if channels == 3
+                else "repeat them, e.g. by LabeledImages(np.repeat(images[..., None], 3, -1), labels)"
+            )
+            wanted = config["input_size"][0]
             raise ValueError(
-                f"the images have {channels} channel(s) and the network takes {config['input_size'][0]}; convert the "
-                "images, e.g. LabeledImages(np.repeat(images[..., None], 3, -1), labels), or use another network"
+                f"the images have {counted(channels, 'channel')} and the network takes {wanted}; {cure}, "
+                "or use another network"
             )
         seen = {"input_size": (channels, height, width), "crop_pct": 1.0, "crop_mode": CROPS[self.crop]}
         seen[TRAINED_HERE] = True
@@ -223,7 +239,8 @@ class MetaTrainer:
         return {
             "classes": classes if as_json else [str(label) for label in classes],
             "images": sorted({content for data in both for content in digest_classes(data).values()}),
-            "began": "random" if self._architecture else "given",
+            # The factory of a registered network may return trained weights.
+            "began": "random" if self._architecture and find_registered(self._architecture) is None else "given",
         }
 
     def _callbacks(self, folder: Path | None, progress: bool) -> list[Callback]:
@@ -253,7 +270,12 @@ class MetaTrainer:
 
 
 def _check_data(train: LabeledImages, val: LabeledImages | None, config: TrainConfig) -> None:
-    for data in (train, val):
+    for name, data in (("train", train), ("val", val)):
+        if not (data is None and name == "val") and not isinstance(data, LabeledImages):
+            raise TypeError(
+                f"{name} is a {type(data).__name__}; expected LabeledImages, such as "
+                "LabeledImages.open(PATH, 'train').decoded(size=84) or LabeledImages(images, labels)"
+            )
         if data is not None and not data.is_decoded:
             raise ValueError("train and val must be pixels of one size, not files; pass train.decoded(size=84)")
     shared = np.intersect1d(train.classes, val.classes) if val is not None else np.empty(0)

@@ -20,7 +20,7 @@ from torch import nn
 from fewshot.embedding.backbones.limits import arguments_of, fault_of, within_budget
 from fewshot.embedding.backbones.presets import PRESETS
 from fewshot.embedding.backbones.registered import find_registered, registered_names
-from fewshot.errors import DownloadError, MissingExtraError, UnknownNameError, pip_install
+from fewshot.errors import DownloadError, MissingExtraError, UnknownNameError, brief, pip_install
 from fewshot.persistence.content import json_object
 from fewshot.utils.isolation import isolated, seeded
 
@@ -175,8 +175,15 @@ def rebuild_backbone(described: Any, n_bytes: int) -> nn.Module:
         If the network has an argument that a file may not give, or is too large.
     """
     kwargs = arguments_of(described)
-    with within_budget(n_bytes):
-        return create_backbone(described["name"], **kwargs)
+    try:
+        with within_budget(n_bytes):
+            return create_backbone(described["name"], **kwargs)
+    except UnknownNameError as error:
+        said = (
+            f"this was saved with the network {brief(repr(error.name))}, which neither timm nor a plug-in has; "
+            "register it with register_backbone first"
+        )
+        raise UnknownNameError(error.kind, error.name, error.known, said) from None
 
 
 def spec_of(backbone: nn.Module) -> dict[str, Any] | None:

@@ -71,10 +71,12 @@ def register_backbone(
     Parameters
     ----------
     name : str
-        Letters, digits, ``_`` and ``.``; not that of a network of timm. The same name replaces the factory.
+        Letters, digits, ``_`` and ``.``; not that of a network of timm or fewshot. The same name replaces the factory.
     factory : callable
         ``factory()`` returns a ``torch.nn.Module`` that maps images (n, channels, size, size) to embeddings (n, d);
-        such as the class itself. If it takes ``img_size``, that of the embedder is passed on.
+        such as the class itself. If it takes ``img_size``, that of the embedder is passed on. Maps of features, for
+        ``Embedder(pool=None)`` and learners such as `DN4Learner`, are what its method ``forward_features(images)``
+        returns, (n, d, h, w).
     mean, std : float or sequence of float
         Normalisation of pixels in 0..1, for all channels or for each; by default that of ImageNet.
     size : int, default=224
@@ -106,10 +108,12 @@ def register_backbone(
     """
     import timm
 
+    from fewshot.embedding.backbones import networks as networks  # registers conv4 and resnet12 with timm
+
     if not is_plain_name(name):
         raise ValueError(f"name is {brief(repr(name))}; expected letters, digits, '_' and '.', such as 'my_net'")
     if timm.is_model(name):
-        raise ValueError(f"{name!r} is a network of timm; choose another name")
+        raise ValueError(f"{name!r} is a network of timm or fewshot; choose another name, such as 'my_net'")
     if not callable(factory):
         raise TypeError(
             f"factory is a {type(factory).__name__}; expected a function or class that makes the network, such as "
