@@ -196,6 +196,15 @@ def test_classes_shared_by_train_and_val_are_refused():
         MetaTrainer(config=QUICK).fit(named, named, progress=False)
 
 
+@pytest.mark.parametrize("given", ["photos", (TRAIN.images, TRAIN.labels), None])
+def test_what_is_not_labeled_images_is_told_in_a_sentence(given):
+    with pytest.raises(TypeError, match=rf"train is a {type(given).__name__}; expected LabeledImages, such as"):
+        MetaTrainer(config=QUICK).fit(given, VAL, progress=False)
+    if given is not None:
+        with pytest.raises(TypeError, match="val is a "):
+            MetaTrainer(config=QUICK).fit(TRAIN, given, progress=False)
+
+
 def test_too_few_validation_images_are_refused_before_training():
     trainer = MetaTrainer(config=QUICK)
     with pytest.raises(ValueError, match="found 4 classes with fewer than the 4 rows"):
@@ -243,7 +252,7 @@ def test_an_embedder_lends_a_copy_of_its_network_and_preprocessing():
     trainer.fit(*colour, progress=False)
     assert embedder.fingerprint == before
     assert not torch.equal(next(trainer.backbone.parameters()), next(embedder.network.parameters()))
-    with pytest.raises(ValueError, match=r"the images have 1 channel\(s\) and the network takes 3"):
+    with pytest.raises(ValueError, match=r"the images have 1 channel and the network takes 3; repeat them"):
         trainer.fit(TRAIN, VAL, progress=False)
 
 
