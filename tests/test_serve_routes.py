@@ -112,6 +112,8 @@ def test_rejection_is_told_set_and_undone(client):
     assert client.get("/v1/model").json()["rejection"] is None
     for wrong in ("x", -1, 2, "nan", "1e400", None, [], ""):
         assert client.put("/v1/rejection", json={"reject": wrong}).status_code == 422
+    client.put("/v1/rejection", json={"reject": 0.05})
+    assert client.get("/v1/history").json()["versions"][-1]["note"] == "reject 5%", "as it is written everywhere"
     assert client.put("/v1/rejection", json={"reject": "off"}).status_code == 200
 
 

@@ -134,7 +134,7 @@ async def set_rejection(given: Reject, service: ServiceOf, if_match: IfMatch) ->
             _cost(model, rule)
         model.set_params(reject=rule)
 
-    view, _ = await service.change(f"reject {given.reject}"[:40], act, if_match)
+    view, _ = await service.change(f"reject {rule or 'none'}", act, if_match)
     return await after(view)
 
 

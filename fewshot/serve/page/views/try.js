@@ -14,7 +14,7 @@ import { emptiness, heading, linkButton, local, progress, segments, select } fro
 import { sayLeftOut } from "../parts/toasts.js";
 
 const COVERAGES = [["", "no set"], ["0.8", "80 %"], ["0.9", "90 %"], ["0.95", "95 %"], ["0.99", "99 %"]];
-const UNKNOWNS = [["off", "never"], ["auto", "automatic"], ["balanced", "balanced"], ["0.01", "1 % slip through"], ["0.05", "5 % slip through"], ["0.1", "10 % slip through"]];
+const UNKNOWNS = [["off", "never"], ["auto", "automatic"], ["balanced", "balanced"], ["0.01", "1 % of unknown pass"], ["0.05", "5 % of unknown pass"], ["0.1", "10 % of unknown pass"]];
 //: Pictures of one request, and answers that are listed at once.
 const PART = 32;
 const PAGE = 60;
