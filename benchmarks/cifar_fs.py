@@ -203,23 +203,20 @@ def turned(data: LabeledImages) -> LabeledImages:
     return mix({f"turned {90 * k}": LabeledImages(np.rot90(images, k, (1, 2)), labels) for k in range(4)})[0]
 
 
-def cells_of(
-    trainer: MetaTrainer, test: LabeledImages, *, views: bool = False, default: bool = False
-) -> list[EvalResult]:
-    """Return the results of a trained network and its learner, or the default one, on the test classes; see `VIEWS`."""
-    embeddings = embed(trainer.backbone, test.images, shifts=SHIFTS if views else 0, mirror=views)
-    return measure(DiscriminantLearner() if default else trainer.learner, embeddings, test.labels, CELLS)
-
-
 def in_views(
     trainer: MetaTrainer, test: LabeledImages, names: Sequence[str] = tuple(VIEWS)
 ) -> dict[str, list[dict[str, Any]]]:
-    """Return the figures of a trained network in some of the `VIEWS`."""
-    found = {}
-    for name in names:
-        _, views, default = VIEWS[name]
-        found[name] = figures(cells_of(trainer, test, views=views, default=default), CELLS)
-    return found
+    """Return the figures of a trained network on the test classes, in some of the `VIEWS`."""
+    chosen = {name: VIEWS[name][1:] for name in names}
+    embedded = {
+        views: embed(trainer.backbone, test.images, shifts=SHIFTS if views else 0, mirror=views)
+        for views in {views for views, _ in chosen.values()}
+    }
+    learners = {False: trainer.learner, True: DiscriminantLearner()}
+    return {
+        name: figures(measure(learners[default], embedded[views], test.labels, CELLS), CELLS)
+        for name, (views, default) in chosen.items()
+    }
 
 
 def for_training(recipe: Recipe, data: str) -> LabeledImages:
@@ -254,7 +251,7 @@ def pretrained(options: argparse.Namespace) -> list[dict[str, Any]]:
     rows = [{"network": PRETRAINED, "frozen at": size, "cells": figures(f, CELLS)} for size, f in frozen.items()]
     for seed in options.seeds:
         trainer, row = train(PRETRAINED, recipe, seed, (train_, val), options)
-        found = cells_of(trainer, test)
+        found = measure(trainer.learner, embed(trainer.backbone, test.images), test.labels, CELLS)
         row["cells"] = figures(found, CELLS)
         for size, before in frozen.items():
             row[f"change from {size}"] = differences(found, before)
