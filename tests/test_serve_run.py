@@ -44,6 +44,34 @@ def test_the_command_teaches_answers_and_drains(tmp_path):
     assert FewShotModel.load(tmp_path / "model").classes_.tolist() == ["late"]
 
 
+#: The command, told to end when it begins to load its network.
+LOADING = """
+import os, signal, sys, time
+import fewshot.serve.process as process
+from fewshot.cli import main
+def load(settings):
+    os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+    time.sleep(1)
+    raise SystemExit("it goes on")
+process.open_workshop = load
+sys.exit(main(["serve", sys.argv[2], "--port", "0"]))
+"""
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", (-15, 143)), ("SIGINT", (-2, 130))])
+def test_a_service_that_is_told_to_end_while_it_loads_ends_at_once(name, status, tmp_path):
+    ran = subprocess.run(
+        [sys.executable, "-c", LOADING, name, tmp_path / "new"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ran.returncode in status, ran.stderr
+    assert "it goes on" not in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
 def test_mistakes_are_one_sentence(tmp_path, capsys):
     taught(tmp_path / "model")
     (tmp_path / "other").mkdir()

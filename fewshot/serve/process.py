@@ -41,8 +41,9 @@ def work(settings: Settings, listener: socket.socket, ready: Callable[[], None] 
     sys.setswitchinterval(SWITCH_SECONDS)
     set_up(settings.log_level)
     _join_parent(settings)
-    with quiet_signals():
-        server_of(open_workshop(settings), settings, ready).run([listener])
+    server = server_of(open_workshop(settings), settings, ready)
+    with quiet_signals():  # only now: what was told to end while it loads, ends at once
+        server.run([listener])
 
 
 def server_of(workshop: Workshop, settings: Settings, ready: Callable[[], None] | None = None) -> uvicorn.Server:
@@ -74,6 +75,7 @@ def _join_parent(settings: Settings) -> None:
     if parent is None:
         return
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the parent, too, which then ends its workers
     for plugin in settings.plugins:
         add_plugin(plugin)
 
