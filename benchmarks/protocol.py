@@ -88,7 +88,7 @@ def line(name: str, found: Sequence[dict[str, Any]], sign: str = "") -> str:
 
 def published(name: str, values: Sequence[float]) -> str:
     """Return a table line of published figures."""
-    return f"| {name}, published | " + " | ".join(f"{value:.1f}" for value in values) + " |"
+    return f"| {name}, published | " + " | ".join(str(value) for value in values) + " |"
 
 
 def over_seeds(name: str, rows: Sequence[Sequence[dict[str, Any]]], sign: str = "") -> list[str]:
