@@ -354,6 +354,23 @@ def test_no_head_chunk_or_trailer_without_an_end_is_kept(client, beginning, more
             repeat(connection, more)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"nonsense\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nIf-Match: \x7f\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost : localhost\r\n\r\n",
+        b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+    ],
+)
+def test_what_is_no_http_is_refused_as_all_else_is(client, text):
+    head, _, body = raw(client, text).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert b"connection: close" in head.lower()
+    assert json.loads(body)["error"]["code"] == "malformed"
+
+
 def repeat(connection, more):
     for _ in range(100):
         time.sleep(0.001)  # or all would be one read, which is bounded by itself

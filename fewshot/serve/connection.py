@@ -7,6 +7,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from fewshot.serve.problems import Problem
 from fewshot.serve.settings import Settings
 
 #: Most bytes of all headers and trailers of a request, and of anything else that the parser has not told yet.
@@ -31,7 +32,7 @@ def connection_of(settings: Settings) -> type[HttpToolsProtocol]:
             self._n_unread += len(data)
             super().data_received(data)
             if self._n_unread > MOST_HEAD and not self.transport.is_closing():
-                self.send_400_response("The head of the request is too large.")
+                self.send_400_response("the head of the request is too large")
             self._watch()
 
         def on_message_begin(self) -> None:
@@ -57,6 +58,13 @@ def connection_of(settings: Settings) -> type[HttpToolsProtocol]:
         def on_message_complete(self) -> None:
             self._n_unread = 0
             super().on_message_complete()
+
+        def send_400_response(self, msg: str) -> None:
+            """End the connection with an error in the form of all others."""
+            said = Problem(400, "malformed", msg[:1].lower() + msg[1:].rstrip(".")).response({"Connection": "close"})
+            head = b"".join(name + b": " + value + b"\r\n" for name, value in said.raw_headers)
+            self.transport.write(b"HTTP/1.1 400 Bad Request\r\n" + head + b"\r\n" + bytes(said.body))
+            self.transport.close()
 
         def _watch(self) -> None:
             """Limit the time until a whole head has come; between two requests, the server has its own limit."""
