@@ -125,7 +125,7 @@ def python(tmp_path_factory):
 def stand_ins(tmp_path_factory):
     """A folder of what the pages name: photographs, small data sets, a classifier, a device, a grid, a plug-in."""
     place = tmp_path_factory.mktemp("stand_ins")
-    for i, name in enumerate(("photos", "others", "new_photos", "archive", "pool")):
+    for i, name in enumerate(("photos", "others", "new_photos", "archive", "pool", "day")):
         write_photos(place / name, 4, seed=i)
     shutil.copytree(place / "photos" / "temple", place / "new_photos" / "temple", dirs_exist_ok=True)
     shutil.copy(place / "photos" / "temple" / "00.png", place / "new_photos" / "temple" / "temple5.jpg")
