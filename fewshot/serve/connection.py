@@ -14,80 +14,81 @@ from fewshot.serve.settings import Settings
 MOST_HEAD = 2**16
 
 
+class _Connection(HttpToolsProtocol):
+    """A connection with bounds of its heads, whose parser, in C, has none; bodies have theirs in `Bodies`."""
+
+    settings: Settings
+    _n_unread = _n_headers = 0
+    _head: asyncio.TimerHandle | None = None
+    _stuck: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        self._n_unread += len(data)
+        super().data_received(data)
+        if self._n_unread > MOST_HEAD and not self.transport.is_closing():
+            self.send_400_response("the head of the request is too large")
+        self._watch()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._n_headers = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header, or a trailer, which follows a body in chunks."""
+        self._n_unread = 0
+        self._n_headers += len(name) + len(value)
+        if self._n_headers > MOST_HEAD:
+            raise ValueError("too many headers")  # for the parser, which takes it as an error of the client
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._n_unread = 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._n_unread = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._n_unread = 0
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """End the connection with an error in the form of all others."""
+        said = Problem(400, "malformed", msg[:1].lower() + msg[1:].rstrip(".")).response({"Connection": "close"})
+        head = b"".join(name + b": " + value + b"\r\n" for name, value in said.raw_headers)
+        self.transport.write(b"HTTP/1.1 400 Bad Request\r\n" + head + b"\r\n" + bytes(said.body))
+        self.transport.close()
+
+    def _watch(self) -> None:
+        """Limit the time until a whole head has come; between two requests, the server has its own limit."""
+        waits = self.cycle is None or (self.cycle.response_complete and self.timeout_keep_alive_task is None)
+        if waits and self._head is None:
+            self._head = self.loop.call_later(self.settings.head_seconds, self.transport.abort)
+        elif not waits:
+            self._head = stopped(self._head)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._stuck is None:
+            self._stuck = self.loop.call_later(self.settings.send_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stuck = stopped(self._stuck)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._head, self._stuck = stopped(self._head), stopped(self._stuck)
+        super().connection_lost(exc)
+
+
 def connection_of(settings: Settings) -> type[HttpToolsProtocol]:
     """Return the type of connections with the time limits of these settings."""
-
-    class Connection(HttpToolsProtocol):
-        """A connection with bounds of its heads, whose parser, in C, has none; bodies have theirs in `Bodies`."""
-
-        _n_unread = _n_headers = 0
-        _head: asyncio.TimerHandle | None = None
-        _stuck: asyncio.TimerHandle | None = None
-
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            self._watch()
-
-        def data_received(self, data: bytes) -> None:
-            self._n_unread += len(data)
-            super().data_received(data)
-            if self._n_unread > MOST_HEAD and not self.transport.is_closing():
-                self.send_400_response("the head of the request is too large")
-            self._watch()
-
-        def on_message_begin(self) -> None:
-            super().on_message_begin()
-            self._n_headers = 0
-
-        def on_header(self, name: bytes, value: bytes) -> None:
-            """Take a header, or a trailer, which follows a body in chunks."""
-            self._n_unread = 0
-            self._n_headers += len(name) + len(value)
-            if self._n_headers > MOST_HEAD:
-                raise ValueError("too many headers")  # for the parser, which takes it as an error of the client
-            super().on_header(name, value)
-
-        def on_headers_complete(self) -> None:
-            self._n_unread = 0
-            super().on_headers_complete()
-
-        def on_body(self, body: bytes) -> None:
-            self._n_unread = 0
-            super().on_body(body)
-
-        def on_message_complete(self) -> None:
-            self._n_unread = 0
-            super().on_message_complete()
-
-        def send_400_response(self, msg: str) -> None:
-            """End the connection with an error in the form of all others."""
-            said = Problem(400, "malformed", msg[:1].lower() + msg[1:].rstrip(".")).response({"Connection": "close"})
-            head = b"".join(name + b": " + value + b"\r\n" for name, value in said.raw_headers)
-            self.transport.write(b"HTTP/1.1 400 Bad Request\r\n" + head + b"\r\n" + bytes(said.body))
-            self.transport.close()
-
-        def _watch(self) -> None:
-            """Limit the time until a whole head has come; between two requests, the server has its own limit."""
-            waits = self.cycle is None or (self.cycle.response_complete and self.timeout_keep_alive_task is None)
-            if waits and self._head is None:
-                self._head = self.loop.call_later(settings.head_seconds, self.transport.abort)
-            elif not waits:
-                self._head = stopped(self._head)
-
-        def pause_writing(self) -> None:
-            super().pause_writing()
-            if self._stuck is None:
-                self._stuck = self.loop.call_later(settings.send_seconds, self.transport.abort)
-
-        def resume_writing(self) -> None:
-            super().resume_writing()
-            self._stuck = stopped(self._stuck)
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._head, self._stuck = stopped(self._head), stopped(self._stuck)
-            super().connection_lost(exc)
-
-    return Connection
+    return type("Connection", (_Connection,), {"settings": settings})
 
 
 def stopped(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:

@@ -264,7 +264,7 @@ def split_episode(
     episode : Episode
         The episode.
     n_shot : int
-        Shots per class, or 0, as `task_rows` returns them; another number than the episode's splits each class anew.
+        Shots per class, or 0, as `task_rows` returns them; another number divides each class in another way.
     rotate : bool
         Whether each image of a class is support in turn; ignored for uneven classes.
     """

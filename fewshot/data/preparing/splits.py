@@ -80,7 +80,8 @@ def _drawn(characters: dict[str, list[str]]) -> dict[str, list[str]]:
     order = sorted(chain(*characters.values()), key=lambda name: sha256(name.encode()).digest())
     seen = set(characters["val"])
     test = [name for name in order if name not in seen][:N_TEST]
-    rest = [name for name in order if name not in set(test)]
+    chosen = set(test)
+    rest = [name for name in order if name not in chosen]
     return {"train": rest[N_VAL:], "val": rest[:N_VAL], "test": test}
 
 
