@@ -830,3 +830,16 @@ def test_a_similarity_that_looks_like_a_rate_is_answered_with_a_warning():
     model = DiscriminantClassifier(reject=0.05).fit(x, ["a", "a", "a", "b", "b", "b"])
     with pytest.warns(UserWarning, match="reject is 0.05, a similarity, which nearly every query exceeds.*reject='5%'"):
         model.predict(x)
+
+
+def test_a_similarity_that_not_even_learned_items_have_is_answered_with_a_warning():
+    y = np.repeat(list("abcd"), 10)
+    x = np.random.default_rng(0).normal(size=(40, 30)) + 3 * np.eye(4, 30).repeat(10, 0)
+    model = DiscriminantClassifier().fit(x, y)
+    own = np.sort(model.nearest(x, k=1)[1].ravel())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.set_params(reject=float(own[20])).predict(x)
+    model.set_params(reject=float(own[-2]))  # as somebody may write a probability
+    with pytest.warns(UserWarning, match="a similarity, not a probability, and 9. % of the learned .* reject='5%'"):
+        assert (model.predict(x) == "unknown").mean() > 0.9

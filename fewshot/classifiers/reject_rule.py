@@ -20,6 +20,9 @@ from fewshot.utils.warning import warn
 
 #: Similarities up to this are more likely to be meant as rates.
 LOOKS_LIKE_A_RATE = 0.2
+#: A threshold that so many of the learned items fail is no threshold.
+NEARLY_ALL = 0.9
+_OWN = object()
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,14 +181,28 @@ def _warn_if_out_of_reach(reject: float, model: FittedModel) -> None:
     if reject > most * (1 + 1e-6):
         warn(
             f"reject is {reject:g}, a similarity, and no query is nearer than {most:.3g}, so all are unknown; for the "
-            f"rate of false accepts, give text such as reject='{reject:g}%'"
+            f"rate of false accepts, give text such as reject='{reject if reject >= 1 else 5:g}%'"
         )
-
+    elif len(own := model.remembered(_own_similarity, _OWN)) and (strangers := (own < reject).mean()) >= NEARLY_ALL:
+        warn(
+            f"reject is {reject:g}, a similarity, not a probability, and {100 * strangers:.0f} % of the learned items "
+            "themselves are not as near as that to their class, so nearly all queries are unknown; for the rate of "
+            "false accepts, give text such as reject='5%'"
+        )
     if 0 < reject <= LOOKS_LIKE_A_RATE:
         warn(
             f"reject is {reject:g}, a similarity, which nearly every query exceeds, so hardly any is unknown; for the "
             f"rate of false accepts, give text such as reject='{100 * reject:g}%'"
         )
+
+
+def _own_similarity(model: FittedModel, _: object) -> NDArray[np.float64]:
+    """Return how similar learned items are to their own class; empty if the learner keeps no rows."""
+    rows, memory = model.learner.familiar_rows(model.statistics), model.memory
+    if rows is None or model.learner.metric != "dot" or not memory.one_key_per_class:
+        return np.zeros(0)
+    similarity: NDArray[np.float64] = (rows.x * memory.keys[rows.labels].to(rows.x.dtype)).sum(-1).numpy()
+    return similarity
 
 
 def asked_of(reject: Any) -> float | str | None:
