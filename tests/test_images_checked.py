@@ -34,6 +34,19 @@ def test_the_estimate_allows_for_the_missing_image_and_for_more():
     assert low < narrow[0] < narrow[1] < high
 
 
+def test_uneven_classes_are_told_as_if_they_came_equally_often():
+    truth, right = np.repeat([0, 1], [18, 2]), np.array([True] * 18 + [False] * 2)
+    answers = TestResult(np.array([0, 1]), truth, np.where(right, truth, 1 - truth), np.full(20, 0.9), 0)
+    found = CheckResult(answers, np.where(truth, 1, 17), [])
+    missed = (1 / 2) ** 0.4
+    assert found.accuracy == pytest.approx(1 - 0.1 * missed)
+    assert found.balanced_accuracy == pytest.approx(1 - 0.5 * missed)
+    assert str(found).endswith(" %), or 62 % if all classes come equally often")
+    even = of([True] * 8 + [False] * 2, [4] * 10)
+    assert even.balanced_accuracy == pytest.approx(even.accuracy)
+    assert str(even).endswith(" %)")
+
+
 @pytest.mark.parametrize("learner", [None, "cosine-prototypical"])
 def test_it_agrees_with_what_new_items_give(learner):
     rng = np.random.default_rng(0)

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 #: With the image that was left out, the share of wrong answers of n is (1 - 1/n) ** LEARNING times as large.
 LEARNING = 0.4
+#: Accuracies that differ by this much are told apart.
+TELLING = 0.02
 #: The accuracy of a class counts this many images of the mean accuracy as its own.
 SHRINK = 3
 
@@ -69,6 +71,16 @@ class CheckResult:
     def accuracy(self) -> float:
         """Expected accuracy on new items, with all of the support."""
         return float(1 - self._error().mean())
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """Expected accuracy on new items that come equally often from each class, of the classes that were checked.
+
+        `accuracy` is that of items which come from each class as often as the support. Classes with one item are in
+        neither, though they are the hardest.
+        """
+        codes = np.unique(self.left_out.truth, return_inverse=True)[1]
+        return float(1 - (np.bincount(codes, self._error()) / np.bincount(codes)).mean())
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -155,7 +167,10 @@ class CheckResult:
 
     def __str__(self) -> str:
         low, high = self.interval
-        return f"expect {100 * self.accuracy:.0f} % of new images right ({100 * low:.0f} to {100 * high:.0f} %)"
+        told = f"expect {100 * self.accuracy:.0f} % of new images right ({100 * low:.0f} to {100 * high:.0f} %)"
+        if abs(self.balanced_accuracy - self.accuracy) < TELLING:
+            return told
+        return f"{told}, or {100 * self.balanced_accuracy:.0f} % if all classes come equally often"
 
     def __repr__(self) -> str:
         pairs = [
