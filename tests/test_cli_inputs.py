@@ -142,6 +142,25 @@ def test_a_missing_file_is_a_mistake_not_an_unreadable_image(damaged, capsys):
     assert "gone.png: no such file" in capsys.readouterr().err
 
 
+def test_a_missing_file_of_a_table_is_an_unreadable_image(damaged, monkeypatch, capsys):
+    photographs, model = damaged
+    monkeypatch.chdir(photographs)
+    with open("list.csv", "w", encoding="utf-8") as file:
+        file.write("path,label\nflower/05.png,flower\ngone.png,temple\ntemple/00.png,temple\n")
+    assert main(["predict", str(model), "list.csv", "--csv", "answers.csv"]) == 1
+    assert "gone.png: no such file" in capsys.readouterr().err
+    with open("answers.csv", encoding="utf-8") as file:
+        answers = list(csv.DictReader(file))
+    assert [row["image"] for row in answers] == ["flower/05.png", "gone.png", "temple/00.png"]  # as in the table
+    assert [row["label"] for row in answers] == ["flower", "", "temple"]
+    for command in (["fit", "list.csv", "--out", "new", *NETWORK], ["test", str(model), "list.csv"]):
+        assert main([*command, "--quiet"]) == 2
+        assert "gone.png: no such file or directory; --skip-unreadable skips such" in capsys.readouterr().err
+        with pytest.warns(UserWarning, match="1 of 3 images could not be read"):
+            assert main([*command, "--quiet", "--skip-unreadable"]) == 0
+        capsys.readouterr()
+
+
 def test_in_python_the_error_notes_the_parameter(damaged):
     photographs = damaged[0]
     with pytest.raises(ImageDecodeError) as caught:

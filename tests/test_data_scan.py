@@ -156,7 +156,7 @@ def test_the_rows_of_one_split_are_taken(tmp_path):
 @pytest.mark.parametrize(
     ("text", "split", "reason"),
     [
-        ("path,class\na.png,x\n", None, r"has no column 'label'; expected path, label"),
+        ("path,class\na.png,x\n", None, r"has no column 'label'; expected path, label.* of LabeledImages.from_table"),
         ("a.png,x\n", None, r"has no column 'path'"),
         ("Datei;label\na.png;x\n", None, r"has no column 'path'; .*; it has 'Datei', 'label'"),
         ("path,label\na.png,x\n", "train", r"has no column 'split', so no split 'train'"),

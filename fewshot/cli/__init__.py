@@ -74,8 +74,8 @@ def _run(options: argparse.Namespace, words: Sequence[str]) -> int:
     except BrokenPipeError:  # the reader, such as head, has closed the pipe
         return 0
     except ImageDecodeError as error:
-        is_gone = error.reason.startswith("no such file")  # which --skip-unreadable does not pass over
-        can_skip = not is_gone and not getattr(options, "skip_unreadable", True)
+        is_slip = error.reason.startswith("no such file") and str(error.source) in words  # which is not passed over
+        can_skip = not is_slip and not getattr(options, "skip_unreadable", True)
         cure = unquoted(words) or ("; --skip-unreadable skips such images" if can_skip else "")
         return _fail(f"{error}{cure}", 2)
     except (ValueError, TypeError) as error:

@@ -271,11 +271,15 @@ def _images_in(name: str) -> list[Any]:
 
 
 def list_paths(given: list[str], skip_unreadable: bool = False) -> list[Any]:
-    """Return the given image files, and the images in given folders, tables and files of boxes; raise for missing."""
-    paths = [path for name in given for path in _images_in(name)]
+    """Return the given image files, and the images in given folders, tables and files of boxes.
+
+    Raise for a file that is given and missing, which is a slip. One that a table names is treated like a damaged image.
+    """
+    found = [_images_in(name) for name in given]
+    paths = [path for images in found for path in images]
     if not paths:
         raise ValueError(f"{given[0]} holds no image; give image files, or folders of them")
-    for error in check_paths(paths):
+    for error in check_paths([name for name, images in zip(given, found, strict=True) if images == [name]]):
         if not (skip_unreadable and Path(str(error.source)).exists()):
             raise ImageDecodeError(error.source, error.reason)
     return paths

@@ -47,6 +47,7 @@ _PHRASES = {
     "repeat them, e.g. by LabeledImages(np.repeat(images[..., None], 3, -1), labels)": "leave out --grey",
     "use TransductiveClassifier": "fewshot evaluate and bench measure it",
     "make one with save(), or fewshot fit": "make one with fewshot fit",
+    " of LabeledImages.from_table": "",
 }
 #: ``name=value``, and names with underscores, but not inside paths, quotes and calls.
 _PARAMETER = re.compile(

@@ -177,7 +177,7 @@ def read_image_table(
     if missing := [column for column in (path_column, label_column) if column not in frame.columns]:
         raise ValueError(
             f"{name} has no column {missing[0]!r}; expected path, label and optionally split, or names of the first "
-            f"two as path_column and label_column; it has {listed(list(frame.columns))}"
+            f"two as path_column and label_column of LabeledImages.from_table; it has {listed(list(frame.columns))}"
         )
     frame = take_split(frame, split, name)
     for column in (path_column, label_column):
@@ -292,9 +292,10 @@ def _beginning(path: Path, encoding: str) -> tuple[str, int]:
 
 
 def _inside(base: Path, path: str, name: str, allow_outside: bool) -> str:
-    full = os.path.join(base, path)
+    start = "" if base == Path() else base  # no "./": answers are joined with the table on its paths
+    full = os.path.join(start, path)
     if "\\" in path and not os.path.lexists(full):  # a list that was made on Windows
-        other = os.path.join(base, path.replace("\\", "/"))
+        other = os.path.join(start, path.replace("\\", "/"))
         full = other if os.path.lexists(other) else full
     root = os.path.realpath(base)
     if not allow_outside and os.path.commonpath([root, os.path.realpath(full)]) != root:
