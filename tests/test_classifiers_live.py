@@ -322,7 +322,7 @@ def test_numbers_of_removed_classes_are_given_up():
     model = PrototypicalClassifier().fit(x, np.arange(N))
     for i in range(5 * N):
         model.partial_fit(x[i % N : i % N + 1] + 1, [1000 + i]).remove_class(1000 + i)
-    assert len(model.model_._known.sums) <= live.MOST_NUMBERS * N + 1
+    assert len(model.model_.known.sums) <= live.MOST_NUMBERS * N + 1
     assert model.predict(x).tolist() == list(range(N))
 
 

@@ -171,19 +171,6 @@ def test_a_change_writes_what_changed(tmp_path, living, name, monkeypatch):
         model = again if number == 1 else model
 
 
-def test_what_is_small_or_has_weights_or_a_bounded_memory_is_written_whole(tmp_path, monkeypatch):
-    for learner in (MatchingLearner(max_support=6), "lifelong", "matching"):
-        model = make(learner)
-        model.save(tmp_path / "m", overwrite=True)
-        model.partial_fit(rows(77), ["class 1"], ids=["77"])
-        model.save(tmp_path / "m")
-        assert state(load(tmp_path / "m")) == state(model)
-    monkeypatch.setattr(segments, "LARGE", 2**30)
-    make().save(tmp_path / "small")
-    assert APPENDED not in manifest_of(tmp_path / "small")
-    assert manifest_of(tmp_path / "small")["format"] == 2
-
-
 def killed(seed, act):
     """Return what a process acknowledges that is killed while it acts again and again."""
     read, write = os.pipe()

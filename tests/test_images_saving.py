@@ -15,7 +15,7 @@ from torch import nn
 
 from fewshot import Embedder, FewShotImageClassifier, MatchingLearner, PrototypicalLearner, create_backbone
 from fewshot.errors import ArtifactError, ImageDecodeError, UnknownNameError
-from fewshot.images import saving
+from fewshot.images import memory_files
 from fewshot.learners.registry import learner_class, list_learners
 from fewshot.persistence.artifact import size_of
 from fewshot.utils.isolation import seeded
@@ -196,7 +196,7 @@ def test_a_folder_that_is_written_to_and_fro_meanwhile_is_read_again(model, tmp_
     """Between verifying and reading another takes its place, and then the same: all files are there again."""
     model.save(tmp_path / "model")
     other = copy.copy(model).partial_fit(photos(1, seed=2)[0], ["new", "new"])
-    read, calls = saving.read_tensors, []
+    read, calls = memory_files.read_tensors, []
 
     def gone_once(path, *rest):
         calls.append(path)
@@ -206,9 +206,9 @@ def test_a_folder_that_is_written_to_and_fro_meanwhile_is_read_again(model, tmp_
             raise error(path)
         return read(path, *rest)
 
-    monkeypatch.setattr(saving, "read_tensors", gone_once)
+    monkeypatch.setattr(memory_files, "read_tensors", gone_once)
     assert len(FewShotImageClassifier.load(tmp_path / "model").classes_) == 2
-    monkeypatch.setattr(saving, "read_tensors", lambda path: int("no number"))
+    monkeypatch.setattr(memory_files, "read_tensors", lambda path: int("no number"))
     with pytest.raises(ArtifactError, match="no number"):  # and not again without end, where nothing was written
         FewShotImageClassifier.load(tmp_path / "model")
 

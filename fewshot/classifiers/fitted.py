@@ -41,7 +41,6 @@ class KeptSupport(NamedTuple):
     rows: NDArray[np.int64]
     codes: NDArray[np.int64]
     weight: NDArray[np.float64]
-    is_shared: bool  # whether later models share the blocks
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,7 +195,7 @@ class FittedModel:
         if statistics.sums or statistics.totals or statistics.support.keys() != {"x", "labels", "weight"}:
             return None
         x, labels, weight = (statistics.support[name].numpy() for name in ("x", "labels", "weight"))
-        return KeptSupport([x], np.arange(len(x)), labels, weight, False)
+        return KeptSupport([x], np.arange(len(x)), labels, weight)
 
     @property
     def n_rows(self) -> int:

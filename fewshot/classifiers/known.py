@@ -108,14 +108,13 @@ class KnownClasses:
         )
         return replace(self, places=self.places.changed(gone), n_support=n_support, count=count, sums=sums)
 
-    def renamed(self, number: int, label: Any) -> Self:
-        """Return the classes with another label for one of them."""
-        old, new = self.names(np.array([number])).tolist()[0], as_labels([label])
-        labels = self.labels.changed(np.array([number]), _one_by_one(new))
+    def renamed(self, numbers: NDArray[np.int64], labels: list[Any]) -> Self:
+        """Return the classes with other labels for those of these numbers (k,)."""
+        gone, new = dict.fromkeys(self.names(numbers).tolist(), -1), as_labels(labels)
         return replace(
             self,
-            places=self.places.changed({old: -1, label: number}),
-            labels=labels,
+            places=self.places.changed({**gone, **dict(zip(labels, numbers.tolist(), strict=True))}),
+            labels=self.labels.changed(numbers, _one_by_one(new)),
             dtype=np.result_type(self.dtype, new),
         )
 

@@ -51,9 +51,9 @@ class LiveModel(FittedModel):
     """
 
     #: What a version takes over from the one before.
-    _content: ClassVar[tuple[str, ...]] = ("learner", "_known", "_taught", "_moments", "index", "steady")
+    _content: ClassVar[tuple[str, ...]] = ("learner", "known", "_taught", "_moments", "index", "steady")
 
-    _known: KnownClasses
+    known: KnownClasses
     _taught: TaughtKeys | None
     _moments: Moments | None  # of the class means, once asked for
     _held: dict[Any, Growing]
@@ -62,7 +62,7 @@ class LiveModel(FittedModel):
         bare: dict[str, Any] = {"_taught": None, "_moments": None, "_held": {}, "_snapshots": {}, "_made": []}
         self.__dict__.update({"index": "auto", "steady": False, **bare, **content})
 
-    def _version(self, **changes: Any) -> Self:
+    def version(self, **changes: Any) -> Self:
         """Return a model with other content, without what was made of this one."""
         return type(self)(**{**{name: getattr(self, name) for name in self._content}, **changes})
 
@@ -81,7 +81,7 @@ class LiveModel(FittedModel):
         taught = None
         if isinstance(learner, DiscriminantLearner):
             taught = TaughtKeys.of(learner, known, statistics.support)
-        return LiveModel(learner=learner, _known=known, _taught=taught)
+        return LiveModel(learner=learner, known=known, _taught=taught)
 
     def served(self, index: str, steady: bool = False) -> FittedModel:
         """Return this model with its keys searched through `index`; see `FittedModel.served`."""
@@ -96,19 +96,19 @@ class LiveModel(FittedModel):
     @cached_property
     def classes(self) -> NDArray[Any]:
         """Sorted labels, (n_classes,)."""
-        return self._known.places.ordered()[0]
+        return self.known.places.ordered()[0]
 
     @cached_property
     def n_support(self) -> NDArray[np.int64]:
         """Support rows of each class, (n_classes,)."""
-        return self._ordered(self._known.n_support)
+        return self._ordered(self.known.n_support)
 
     @cached_property
     def statistics(self) -> Statistics:
         """Summary of all support, in float64."""
         if self._taught is not None:
-            return self._taught.statistics(self._taught.rows.present(), self._known.places.ordered()[1])
-        count, sums = (torch.from_numpy(self._ordered(blocks)) for blocks in (self._known.count, self._known.sums))
+            return self._taught.statistics(self._taught.rows.present(), self.known.places.ordered()[1])
+        count, sums = (torch.from_numpy(self._ordered(blocks)) for blocks in (self.known.count, self.known.sums))
         return Statistics(len(count), count, {"x": sums})
 
     @cached_property
@@ -119,7 +119,7 @@ class LiveModel(FittedModel):
 
     def _ordered(self, blocks: Blocks) -> NDArray[Any]:
         """Return the rows of all classes in the order of their labels."""
-        order = self._known.places.ordered()[1]
+        order = self.known.places.ordered()[1]
         is_whole = len(order) == len(blocks) and bool((order == np.arange(len(order))).all())
         return blocks.whole() if is_whole else blocks.rows(order)
 
@@ -128,17 +128,17 @@ class LiveModel(FittedModel):
     @property
     def n_classes(self) -> int:
         """Number of classes."""
-        return len(self._known.places)
+        return len(self.known.places)
 
     @property
     def some_classes(self) -> NDArray[Any]:
         """Some labels, at least one, in an array of the type of all."""
-        return self._known.places.some().astype(self._known.dtype)
+        return self.known.places.some().astype(self.known.dtype)
 
     @property
     def d(self) -> int:
         """Embedding length."""
-        return int(self._known.sums.blocks[0].shape[-1])
+        return int(self.known.sums.blocks[0].shape[-1])
 
     @property
     def center(self) -> Tensor | None:
@@ -147,14 +147,14 @@ class LiveModel(FittedModel):
 
     def known_among(self, labels: Iterable[Any]) -> list[Any]:
         """Return those of some labels that are classes."""
-        return [label for label in labels if self._known.places.of(label) >= 0]
+        return [label for label in labels if self.known.places.of(label) >= 0]
 
     def names(self, codes: NDArray[np.int64]) -> NDArray[Any]:
         """Return the labels of classes by the numbers (...) that `best` and `classify` return."""
-        return self._known.names(codes)
+        return self.known.names(codes)
 
     def _place(self, label: Any) -> int:
-        number = self._known.places.of(label)
+        number = self.known.places.of(label)
         return number if number >= 0 else super()._place(label)  # which raises
 
     # ---- changes ---------------------------------------------------------------------------------------------------
@@ -162,10 +162,14 @@ class LiveModel(FittedModel):
     @isolated(gradients=False)
     def grown(self, added: Summary) -> FittedModel:
         """Return the model of what is known and what is added, of known or new classes."""
-        numbers, alone = self._known.numbers(added.classes), replace(added, statistics=added.statistics.summed())
-        before = self._known.part(numbers[numbers >= 0])
-        joined = before.joined(alone) if len(before.classes) else alone
-        return self._having(joined, added.statistics.support)
+        numbers = self.known.numbers(added.classes)
+        known = numbers[numbers >= 0]
+        if self._taught is None:
+            before = self.known.part(known)
+        else:  # from all rows, so that sums do not depend on how these came together
+            before = self._holding(known, self.support.of_classes(known))
+        joined = before.joined(added) if len(known) else added
+        return self._having(replace(joined, statistics=joined.statistics.summed()), added.statistics.support)
 
     def without(self, label: Any) -> FittedModel:
         """Return the model without the class `label`; raise ValueError if it is unknown or the only one."""
@@ -174,8 +178,8 @@ class LiveModel(FittedModel):
 
     def renamed(self, old: Any, new: Any) -> FittedModel:
         """Return the model with class `old` renamed to `new`, which is no class; raise ValueError if `old` is none."""
-        known = self._known.renamed(self._place(old), new)
-        return self._version(_known=known, _held=self._held)
+        known = self.known.renamed(np.array([self._place(old)]), [new])
+        return self.version(known=known, _held=self._held)
 
     @isolated(gradients=False)
     def less(
@@ -184,86 +188,79 @@ class LiveModel(FittedModel):
         """Return the model without some support; see `FittedModel.less`."""
         labels = np.unique(y)
         numbers = np.array([self._place(label) for label in labels.tolist()], np.int64)
-        part, gone = self._known.part(numbers), NO_ROWS
+        part, gone = self.known.part(numbers), NO_ROWS
         if self._taught is not None:
             rows = self._taught.rows.of_classes(numbers)
             part = replace(part, statistics=with_rows(self._taught.statistics(rows, numbers), rows))
         left = part.less(self.learner, X, y, weight)
         if self._taught is not None:
             gone = np.setdiff1d(rows, left.statistics.support["row"].numpy())
-        emptied = (left.n_support == 0) & (self._known.n_support.rows(numbers) > 0)
+        emptied = (left.n_support == 0) & (self.known.n_support.rows(numbers) > 0)
         model = self._having(replace(left, statistics=left.statistics.summed()), None, gone)
-        if emptied.any() and not model._known.n_support.whole().any():
+        if emptied.any() and not model.known.n_support.whole().any():
             raise ValueError(NOTHING_LEFT)
         return model._dropping(numbers[emptied]) if drop_empty and emptied.any() else model
+
+    def _holding(self, numbers: NDArray[np.int64], rows: NDArray[np.int64]) -> Summary:
+        """Return what is known of some classes of which only these `rows` count."""
+        statistics = self.support.statistics(rows, numbers, len(self.known.count))
+        labels, weight = (statistics.support[name].numpy() for name in ("labels", "weight"))
+        n_support = np.bincount(labels[weight > 0], minlength=len(numbers))
+        return Summary(self.known.names(numbers), n_support, statistics)
 
     @property
     def is_summed(self) -> bool:
         """Whether class sums are all that it knows."""
         return self._taught is None
 
-    def since(self, old: LiveModel) -> tuple[list[Any], Summary] | None:
-        """Return the labels that are gone since `old`, and the classes that are new or changed.
+    @property
+    def support(self) -> LabelledBlocks:
+        """The rows that it keeps."""
+        if self._taught is None:
+            raise TypeError(f"{self.learner.name} keeps class sums alone")
+        return self._taught.rows
 
-        None if `old` is no earlier version of this model, or what has changed cannot be told from it.
-        """
-        before, now = old._known, self._known
-        blocks = [(getattr(now, name), getattr(before, name)) for name in ("labels", "n_support", "count", "sums")]
-        if any(len(a) < len(b) or a.size != b.size for a, b in blocks) or blocks[-1][0].is_other(blocks[-1][1]):
-            return None
-        numbers = np.unique(np.concatenate([a.differing(b) for a, b in blocks]))
-        was, here = before.present(numbers[numbers < len(before.sums)]), now.present(numbers)
-        gone, labels = sorted(was.keys() - here.keys()), sorted(here)
-        if len(before.places) - len(was) + len(here) != len(now.places):
-            return None  # a class without support has gone
-        return gone, now.part(np.array([here[label] for label in labels], np.int64))
-
-    def after(self, gone: list[Any], part: Summary) -> LiveModel:
-        """Return the model without the classes `gone`, in which those of `part` are as it says; see `since`."""
-        numbers = np.array([self._place(label) for label in gone], np.int64)
-        known = self._known.without(numbers) if len(numbers) else self._known
-        return self._version(_known=known.having(part)[0] if len(part.classes) else known, _moments=None)
+    def losing(self, rows: NDArray[np.int64]) -> LiveModel:
+        """Return the model without some rows, and without the classes of which none is left."""
+        numbers = np.unique(self.support.number.rows(rows))
+        left = self._holding(numbers, np.setdiff1d(self.support.of_classes(numbers), rows))
+        model = self._having(replace(left, statistics=left.statistics.summed()), None, rows)
+        emptied = numbers[left.n_support == 0]
+        return model._dropping(emptied) if len(emptied) else model
 
     def bare(self) -> LiveModel:
         """Return the same model without what it has prepared for answers, which takes memory."""
-        return self._version()
-
-    def rows(self) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.float64], Iterator[NDArray[np.float64]]]:
-        """Return labels, support rows, weights and sums of all classes in the order of labels, the sums in parts."""
-        labels, order = self._known.places.ordered()
-        sums = (self._known.sums.rows(order[i : i + PART]) for i in range(0, len(order), PART))
-        return labels, self._known.n_support.rows(order), self._known.count.rows(order), sums
+        return self.version()
 
     @property
     def kept_support(self) -> KeptSupport | None:
         """See `FittedModel.kept_support`."""
-        return None if self._taught is None else self._kept(self._taught.rows)
-
-    def _kept(self, rows: LabelledBlocks) -> KeptSupport:
-        present = rows.present()
-        codes = self._known.ordered_places()[rows.number.rows(present)]
-        return KeptSupport(rows.x.blocks, present, codes, rows.weight.rows(present), True)
+        if self.is_summed:
+            return None
+        present, number = self.support.present(), self.support.number
+        codes = self.known.ordered_places()[number.rows(present)]
+        return KeptSupport(self.support.x.blocks, present, codes, self.support.weight.rows(present))
 
     @property
     def n_rows(self) -> int:
         """Number of support rows of all classes."""
-        return sum(int(block.sum()) for block in self._known.n_support.blocks)
+        return sum(int(block.sum()) for block in self.known.n_support.blocks)
 
     def _having(
         self, part: Summary, support: Mapping[str, Tensor] | None, gone: NDArray[np.int64] = NO_ROWS
     ) -> LiveModel:
         """Return the model in which the classes of `part` are as it says, with more support, and some rows `gone`."""
-        before = self._known.numbers(part.classes)
-        known, numbers = self._known.having(part)
+        before = self.known.numbers(part.classes)
+        known, numbers = self.known.having(part)
         taught = None if self._taught is None else self._taught.changed(known, numbers, gone, support)
         return self._with(known, taught, before[before >= 0], numbers[known.count.rows(numbers) > 0])
 
     def _dropping(self, numbers: NDArray[np.int64]) -> LiveModel:
-        known, taught = self._known.without(numbers), self._taught
+        known, taught = self.known.without(numbers), self._taught
         if taught is not None:
             taught = taught.changed(known, numbers, taught.rows.of_classes(numbers))
         model = self._with(known, taught, numbers, numbers[:0])
-        if len(model._known.sums) <= MOST_NUMBERS * model.n_classes:
+        if len(model.known.sums) <= MOST_NUMBERS * max(1, model.n_classes):
             return model
         return LiveModel.of(self.learner, model.classes, model.n_support, model.statistics)  # numbers them again
 
@@ -271,12 +268,12 @@ class LiveModel(FittedModel):
         self, known: KnownClasses, taught: TaughtKeys | None, before: NDArray[np.int64], after: NDArray[np.int64]
     ) -> LiveModel:
         """Return the model of other classes, given whose keys have to go and whose have to come."""
-        gone, held, moments = before[self._known.count.rows(before) > 0], self._held, self._moments
+        gone, held, moments = before[self.known.count.rows(before) > 0], self._held, self._moments
         if taught is not None and taught.drift > MOST_DRIFT:
             taught, held = replace(taught, drift=0), {}
         if moments is not None:
-            moments = moments.changed(self._measured(self._known.means(gone)), self._measured(known.means(after)))
-        model = self._version(_known=known, _taught=taught, _moments=moments)
+            moments = moments.changed(self._measured(self.known.means(gone)), self._measured(known.means(after)))
+        model = self.version(known=known, _taught=taught, _moments=moments)
         if held:
             model._held.update(changed_keys(held, gone, model._keys_of(after), after))
         return model
@@ -295,19 +292,19 @@ class LiveModel(FittedModel):
         return found
 
     def _searchable(self, index: str, **how: Any) -> Growing:
-        ids, turn = self._ids(), None if self._taught is None else self._taught.turn(self._known)
+        ids, turn = self._ids(), None if self._taught is None else self._taught.turn(self.known)
         parts = (self._keys_of(ids[i : i + PART]) for i in range(0, len(ids), PART))
         some = self._keys_of(ids[:: 1 + len(ids) // N_SAMPLE])
         return Growing.of(parts, some, ids, self.learner.metric, index, turn=turn, **how)
 
     def _ids(self) -> NDArray[np.int64]:
         """Return the labels of the searchable keys: the numbers of the classes with support."""
-        return np.flatnonzero(self._known.count.whole() > 0)
+        return np.flatnonzero(self.known.count.whole() > 0)
 
     def _keys_of(self, numbers: NDArray[np.int64]) -> Tensor:
         """Return the exact keys of classes by number (...), (..., d), without a centre subtracted."""
-        means = self._known.means(numbers)
-        return torch.from_numpy(means if self._taught is None else self._taught.keys(means, self._known))
+        means = self.known.means(numbers)
+        return torch.from_numpy(means if self._taught is None else self._taught.keys(means, self.known))
 
     def _classes_of(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the numbers of the classes of keys by label (...)."""
@@ -331,7 +328,7 @@ class LiveModel(FittedModel):
 
     def _present_means(self) -> NDArray[np.float64]:
         """Return the means of the classes with support, (n, d)."""
-        return self._known.means(np.flatnonzero(self._known.count.whole() > 0))
+        return self.known.means(np.flatnonzero(self.known.count.whole() > 0))
 
     def _measured(self, means: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return class means (n, d) as their spread decides the temperature; or as they are, for the centre."""
@@ -392,7 +389,7 @@ class LiveModel(FittedModel):
 
     def _logits(self, X: NDArray[np.floating]) -> Iterator[Tensor]:
         """Yield the logits (q, n_classes) of chunks of queries, in the order of the labels."""
-        queries, places = self._uncentred(X, False), self._known.ordered_places()
+        queries, places = self._uncentred(X, False), self.known.ordered_places()
         keys, temperature = self._compared(queries), self._extras.get("temperature", self.learner.temperature)
         for part in queries.split(max(1, CHUNK_BYTES // (16 * len(places)))):
             similarity = keys.similarities_in(part, places, self.n_classes)
@@ -413,7 +410,7 @@ class LiveModel(FittedModel):
             is_tied = (similarity[:, k - 1] == similarity[:, -1]) & (wide < keys.state.n_alive)
             for i in start + np.flatnonzero(is_tied):
                 labels, similarities[i] = FittedModel.nearest(self.served("exact", self.steady), X[i : i + 1], k)
-                numbers[i] = self._known.numbers(labels[0])
+                numbers[i] = self.known.numbers(labels[0])
         return numbers, similarities
 
     def _proposed(self, queries: Tensor, keys: Growing, wide: int, k: int) -> tuple[Tensor, NDArray[np.int64]]:

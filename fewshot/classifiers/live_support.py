@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fewshot.classifiers.fitted import NOTHING_LEFT, FittedModel, KeptSupport
+from fewshot.classifiers.fitted import NOTHING_LEFT, FittedModel
 from fewshot.classifiers.known import KnownClasses
-from fewshot.classifiers.live import MOST_NUMBERS, SPARE, LiveModel
+from fewshot.classifiers.live import MOST_NUMBERS, NO_ROWS, SPARE, LiveModel
 from fewshot.classifiers.rows import GONE, LabelledBlocks, with_rows
 from fewshot.classifiers.summary import Summary
 from fewshot.learners.base import Learner
@@ -54,7 +54,7 @@ class LiveSupport(LiveModel):
         rows = LabelledBlocks.of(support, numbers)
         keys = support if learner.rows_are_keys else _keys_of(learner, replace(statistics, support=support))
         table = rows if learner.rows_are_keys else LabelledBlocks.of(keys, numbers)
-        content: dict[str, Any] = {"_known": known, "_rows": rows, "_table": table}
+        content: dict[str, Any] = {"known": known, "_rows": rows, "_table": table}
         return LiveSupport(learner=learner, **content, _is_plain=_plainness(keys, support))
 
     # ---- what concerns all classes ---------------------------------------------------------------------------------
@@ -62,7 +62,7 @@ class LiveSupport(LiveModel):
     @cached_property
     def statistics(self) -> Statistics:
         """The support."""
-        return self._rows.statistics(self._rows.present(), self._known.places.ordered()[1], len(self._known.count))
+        return self._rows.statistics(self._rows.present(), self.known.places.ordered()[1], len(self.known.count))
 
     @cached_property
     @isolated(gradients=False)
@@ -71,21 +71,21 @@ class LiveSupport(LiveModel):
         if self.learner.rows_are_keys:
             return super().memory
         ids = self._table.present()
-        labels = self._known.ordered_places()[self._table.number.rows(ids)]
+        labels = self.known.ordered_places()[self._table.number.rows(ids)]
         order = np.argsort(labels, kind="stable")
         ids, extras = ids[order], self.learner.prepared(self.statistics)[1]
         keys, log_weight = self._keys_of(ids), torch.from_numpy(self._table.weight.rows(ids))
         return Memory(keys, torch.from_numpy(labels[order]), log_weight, self.n_classes, extras=extras)
 
     @property
-    def kept_support(self) -> KeptSupport:
-        """See `FittedModel.kept_support`."""
-        return self._kept(self._rows)
-
-    @property
     def is_summed(self) -> bool:
         """Whether class sums are all that it knows."""
         return False
+
+    @property
+    def support(self) -> LabelledBlocks:
+        """The rows that it keeps."""
+        return self._rows
 
     @property
     def d(self) -> int:
@@ -97,7 +97,7 @@ class LiveSupport(LiveModel):
     @isolated(gradients=False)
     def grown(self, added: Summary) -> FittedModel:
         """Return the model of what is known and what is added, of known or new classes."""
-        numbers, support = self._known.numbers(added.classes), _weighted(added.statistics.support)
+        numbers, support = self.known.numbers(added.classes), _weighted(added.statistics.support)
         more = with_rows(replace(added.statistics, support=support), np.full(len(support["labels"]), GONE))
         before, joined = self._part(numbers[numbers >= 0]), replace(added, statistics=more)
         joined = before.joined(joined) if len(before.classes) else joined
@@ -114,21 +114,28 @@ class LiveSupport(LiveModel):
         if not model._table.n_present:
             raise ValueError(NOTHING_LEFT)
         emptied &= before.n_support > 0
-        return model._dropping(model._known.numbers(left.classes[emptied])) if drop_empty and emptied.any() else model
+        return model._dropping(model.known.numbers(left.classes[emptied])) if drop_empty and emptied.any() else model
 
-    def _part(self, numbers: NDArray[np.int64]) -> Summary:
-        """Return what is known of some classes, with the places of their rows."""
-        rows = self._rows.of_classes(numbers)
-        statistics = with_rows(self._rows.statistics(rows, numbers, len(self._known.count)), rows)
-        return Summary(self._known.names(numbers), self._known.n_support.rows(numbers), statistics)
+    def losing(self, rows: NDArray[np.int64]) -> LiveSupport:
+        """Return the model without some rows, and without the classes of which none is left."""
+        before = self._part(np.unique(self._rows.number.rows(rows)))
+        left = self._part(self.known.numbers(before.classes), rows)
+        model, emptied = self._becoming(left.classes, left.statistics, before), left.n_support == 0
+        return model._dropping(model.known.numbers(left.classes[emptied])) if emptied.any() else model
+
+    def _part(self, numbers: NDArray[np.int64], without: NDArray[np.int64] = NO_ROWS) -> Summary:
+        """Return what is known of some classes, with the places of their rows, `without` some."""
+        rows = np.setdiff1d(self._rows.of_classes(numbers), without)
+        found = self._holding(numbers, rows)
+        return replace(found, statistics=with_rows(found.statistics, rows))
 
     def _becoming(self, classes: NDArray[Any], now: Statistics, before: Summary) -> LiveSupport:
         """Return the model in which some classes have the support `now`, of which they had some `before`."""
         support, was = now.support, before.statistics.support["row"].numpy()
         rows, labels = (support[name].numpy() for name in ("row", "labels"))
         part = Summary(classes, np.bincount(labels, minlength=len(classes)), _counted(now))
-        old = self._known.numbers(before.classes)
-        known, numbers = self._known.having(part)
+        old = self.known.numbers(before.classes)
+        known, numbers = self.known.having(part)
         come = {name: value[torch.from_numpy(rows < 0)] for name, value in support.items()}
         gone = np.setdiff1d(was, rows)
         changed = self._rows.without(gone).extended(come, numbers)
@@ -155,14 +162,14 @@ class LiveSupport(LiveModel):
         if moments is not None:
             means = self._means(before.statistics)
             moments = moments.changed(means, means[:0])
-        return self._having_keys(self._known.without(numbers), rows, table, gone, _moments=moments)
+        return self._having_keys(self.known.without(numbers), rows, table, gone, _moments=moments)
 
     def _having_keys(
         self, known: KnownClasses, rows: LabelledBlocks, table: LabelledBlocks, gone: NDArray[np.int64], **changes: Any
     ) -> LiveSupport:
         """Return the model of other classes, rows and keys, of which those of the labels `gone` have to go."""
         come = np.arange(len(self._table), len(table))
-        model = self._version(_known=known, _rows=rows, _table=table, **changes)
+        model = self.version(known=known, _rows=rows, _table=table, **changes)
         held = {kind: keys for kind, keys in self._held.items() if kind != "auto" or model._is_plain[0]}  # see `_keys`
         if held:
             model._held.update(changed_keys(held, gone, model._keys_of(come), come))
@@ -172,22 +179,22 @@ class LiveSupport(LiveModel):
         """Return the model without the memory of what is gone, if that is more than what is there."""
         if len(self._table) > MOST_NUMBERS * self._table.n_present:  # their labels change
             table = self._table.only(self._table.present())
-            return self._version(_table=table, **({"_rows": table} if self.learner.rows_are_keys else {}))._compacted()
+            return self.version(_table=table, **({"_rows": table} if self.learner.rows_are_keys else {}))._compacted()
         if len(self._rows) > MOST_NUMBERS * self.n_rows:
-            return self._version(_rows=self._rows.only(self._rows.present()), _held=self._held)
-        if len(self._known.count) > MOST_NUMBERS * self.n_classes:
+            return self.version(_rows=self._rows.only(self._rows.present()), _held=self._held)
+        if len(self.known.count) > MOST_NUMBERS * self.n_classes:
             return self._renumbered()
         return self
 
     def _renumbered(self) -> LiveSupport:
         """Return the model whose classes are numbered in the order of their labels."""
-        labels, order = self._known.places.ordered()
-        new = self._known.ordered_places()
-        count = torch.from_numpy(self._ordered(self._known.count))
+        labels, order = self.known.places.ordered()
+        new = self.known.ordered_places()
+        count = torch.from_numpy(self._ordered(self.known.count))
         known = KnownClasses.of(Summary(labels, self.n_support, _counted(Statistics(len(order), count))))
         rows = self._rows.numbered(new)
         table = rows if self.learner.rows_are_keys else self._table.numbered(new)
-        return self._version(_known=known, _rows=rows, _table=table, _held=self._held)
+        return self.version(known=known, _rows=rows, _table=table, _held=self._held)
 
     def _means(self, statistics: Statistics) -> NDArray[np.float64]:
         return self._measured(statistics.means[statistics.count > 0].numpy())
@@ -269,7 +276,7 @@ class LiveSupport(LiveModel):
     def _all_logits(self, queries: Tensor) -> Iterator[tuple[Tensor, Tensor, NDArray[np.int64]]]:
         """Yield logits (q, n) of all numbers of classes, similarities to all keys, and these numbers."""
         keys = self._compared(queries)
-        n, extras = len(self._known.count), self._extras
+        n, extras = len(self.known.count), self._extras
         for part in queries.split(max(1, CHUNK_BYTES // (8 * (self._table.n_present + n)))):
             state, similarity = keys.similarities(part)
             memory = self._memory_of_all(state.all_labels, extras)
@@ -284,7 +291,7 @@ class LiveSupport(LiveModel):
             weight = torch.from_numpy(self._table.weight.whole()[labels])
             log_weight = weight.log() if self.learner.rows_are_keys else weight
             log_weight = log_weight.masked_fill(torch.from_numpy(numbers == GONE), -torch.inf)
-            memory = self._memory_of(numbers.clip(0), log_weight, len(self._known.count), extras)
+            memory = self._memory_of(numbers.clip(0), log_weight, len(self.known.count), extras)
             made = self.__dict__["_read"] = (labels, memory)
         return made[1]
 
@@ -302,7 +309,7 @@ class LiveSupport(LiveModel):
 
     def _logits(self, X: NDArray[np.floating]) -> Iterator[Tensor]:
         """Yield the logits (q, n_classes) of chunks of queries, in the order of the labels."""
-        order = torch.from_numpy(self._known.places.ordered()[1])
+        order = torch.from_numpy(self.known.places.ordered()[1])
         yield from (logits[:, order] for logits, _, _ in self._all_logits(self._transform(X)))
 
 

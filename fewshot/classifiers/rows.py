@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -16,6 +16,17 @@ from fewshot.utils.blocks import Blocks
 
 #: The number of the class of a row that is gone.
 GONE = -1
+
+
+class RowChange(NamedTuple):
+    """What makes the rows of a model of those of an earlier one, all of weight 1."""
+
+    gone: NDArray[np.int64]  # which of the earlier rows go, sorted
+    old: list[Any]  # classes that have other labels now
+    new: list[Any]  # and these labels
+    x: NDArray[np.float64]  # embeddings (k, d) that come
+    labels: NDArray[np.int64]  # the class of each among `of`
+    of: NDArray[Any]  # sorted labels
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +93,29 @@ class LabelledBlocks:
         """Return these rows without some, which are there."""
         number = self.number.changed(rows, np.full(len(rows), GONE))
         return replace(self, number=number, n_gone=self.n_gone + len(rows))
+
+    def since(self, old: LabelledBlocks) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+        """Return which of the present rows of `old` are gone, and which rows are new.
+
+        None if `old` is no earlier version of these rows.
+        """
+        n, before, now = len(old), old.x.blocks, self.x.blocks
+        if len(self) < n or (self.x.size, self.number.size) != (old.x.size, old.number.size):
+            return None
+        if any(one is not other for one, other in zip(now, before[:-1], strict=False)):
+            return None
+        differing = self.number.differing(old.number)
+        changed, added = differing[differing < n], differing[differing >= n]
+        is_other = not np.array_equal(now[len(before) - 1][: len(before[-1])], before[-1])
+        if is_other or (self.number.rows(changed) != GONE).any():
+            return None
+        gone = np.searchsorted(old.present(), changed) if old.n_gone and len(changed) else changed
+        return gone, added[self.number.rows(added) != GONE]
+
+    @property
+    def is_even(self) -> bool:
+        """Whether all rows have the weight 1."""
+        return all(bool((block == 1).all()) for block in self.weight.blocks)
 
     def numbered(self, new: NDArray[np.int64]) -> Self:
         """Return the same rows whose class i has the number ``new[i]``."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from base64 import b64decode
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -75,7 +75,8 @@ def rows_to_arrays(
     return {"gone": gone, **added, **{name: x for arrays in named for name, x in arrays.items()}}
 
 
-def _gone(change: Mapping[str, NDArray[Any]], n: int) -> NDArray[np.int64]:
+def gone_in(change: Mapping[str, NDArray[Any]], n: int) -> NDArray[np.int64]:
+    """Return which of `n` rows a change removes; raise ValueError if it removes others."""
     gone = change["gone"]
     if gone.dtype != np.int64 or gone.ndim != 1 or (len(gone) and not (gone[0] >= 0 and gone[-1] < n)):
         raise ValueError(f"its changes remove rows that are not among {n}")
@@ -84,11 +85,20 @@ def _gone(change: Mapping[str, NDArray[Any]], n: int) -> NDArray[np.int64]:
     return gone
 
 
-def _renamed(change: Mapping[str, NDArray[Any]]) -> tuple[list[Any], list[Any]]:
+def renamed_in(change: Mapping[str, NDArray[Any]]) -> tuple[list[Any], list[Any]]:
+    """Return the labels that a change replaces, and those that come instead."""
     old, new = labels_under(OLD, change).tolist(), labels_under(NEW, change).tolist()
     if len(old) != len(new):
         raise ValueError("its changes rename classes without a new label")
     return old, new
+
+
+def added_in(change: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Return the labels of the rows ``x`` that a change adds, and which of them is that of each row."""
+    of, codes = labels_under(OF, change), change["labels"]
+    if codes.dtype != np.int64 or len(codes) != len(change["x"]) or not are_among(codes, len(of)):
+        raise ValueError("its changes add rows without a class")
+    return of, codes
 
 
 def classes_to_json(
@@ -149,7 +159,7 @@ def read_support(
     states: list[tuple[Support, int, bytes | None]] = [*found]
     for raw, is_inline in changes_of(manifest, paths, SUPPORT):
         change = load(raw)
-        support = support.without(_gone(change, len(support)).tolist()).relabelled(*_renamed(change))
+        support = support.without(gone_in(change, len(support)).tolist()).relabelled(*renamed_in(change))
         if "labels" in change:
             support += Support.from_arrays(change, labels_under(OF, change), d)
         states.append((support, len(raw), raw if is_inline else None))
@@ -192,16 +202,12 @@ class MemoryRows:
         The labels that codes stand for.
     chosen : ndarray, optional
         Which rows of the blocks these are; by default all.
-    is_shared : bool
-        Whether later rows share the blocks.
     """
 
     blocks: Sequence[NDArray[np.float64]]
     codes: NDArray[np.int64]
     classes: NDArray[Any]
     chosen: NDArray[np.int64] | None = None
-    is_shared: bool = False
-    _known: dict[int, tuple[NDArray[np.float64], NDArray[np.uint64]]] = field(default_factory=dict)
     _all: NDArray[np.uint64] | None = None
 
     @property
@@ -210,18 +216,13 @@ class MemoryRows:
         return len(self.codes) * self.blocks[0][:1].nbytes
 
     def bare(self) -> MemoryRows:
-        """Return what tells these rows from others, without the memory of the embeddings unless that is shared."""
-        all_rows, known = self.digested(), self._known if self.is_shared else {}
-        return MemoryRows([], self.codes, self.classes, self.chosen, self.is_shared, known, all_rows)
+        """Return what tells these rows from others, without the memory of the embeddings."""
+        return MemoryRows([], self.codes, self.classes, self.chosen, self.digested())
 
-    def digested(self, before: MemoryRows | None = None) -> NDArray[np.uint64]:
-        """Return a digest of each row of the blocks, (m, 2); blocks that `before` has are not read again."""
+    def digested(self) -> NDArray[np.uint64]:
+        """Return a digest of each row of the blocks, (m, 2)."""
         if self._all is None:
-            known = self._known if before is None else {**before._known, **self._known}
-            found = [known.get(id(block)) or (block, _digests(block)) for block in self.blocks]
-            for one in found:
-                self._known[id(one[0])] = one
-            self._all = np.concatenate([digests for _, digests in found])
+            self._all = np.concatenate([_digests(block) for block in self.blocks])
         return self._all
 
     def _kept(self, before: MemoryRows) -> tuple[NDArray[np.int64], int]:
@@ -229,7 +230,7 @@ class MemoryRows:
         of_was, of_now = (np.arange(len(one.codes)) if one.chosen is None else one.chosen for one in (before, self))
         pairs = zip(before.blocks, self.blocks, strict=False)
         is_read = 0 < len(before.blocks) <= len(self.blocks) and all(a is b for a, b in pairs)  # from the same files
-        was, now = (NOTHING, NOTHING) if is_read else (before.digested(), self.digested(before))
+        was, now = (NOTHING, NOTHING) if is_read else (before.digested(), self.digested())
         if np.array_equal(now[: len(was)], was):  # rows were only added, and some of them chosen
             n = sum(map(len, before.blocks)) if is_read else len(was)
             return np.flatnonzero(np.isin(of_was, of_now)), int(np.searchsorted(of_now, n))
@@ -263,27 +264,26 @@ class MemoryRows:
 
     def changed(self, change: Mapping[str, NDArray[Any]]) -> Self:
         """Return these rows after a change, which is not trusted."""
-        gone, blocks, n = _gone(change, len(self.codes)), list(self.blocks), sum(map(len, self.blocks))
+        gone, blocks, n = gone_in(change, len(self.codes)), list(self.blocks), sum(map(len, self.blocks))
         chosen, codes = (np.delete(x, gone) for x in (np.arange(n) if self.chosen is None else self.chosen, self.codes))
         classes = self.classes.tolist()
         numbers = {classes[number]: number for number in np.unique(codes).tolist()}  # others may have been renamed
-        found = [(numbers.pop(old), new) for old, new in zip(*_renamed(change), strict=True)]
+        found = [(numbers.pop(old), new) for old, new in zip(*renamed_in(change), strict=True)]
         for number, new in found:
             numbers[new], classes[number] = number, new
         if "x" in change:
-            of, labels = labels_under(OF, change).tolist(), change["labels"]
-            if labels.dtype != np.int64 or len(labels) != len(change["x"]) or not _among(labels, len(of)):
-                raise ValueError("its changes add rows without a class")
+            labels, added = added_in(change)
+            of = labels.tolist()
             for label in of:
                 if label not in numbers:
                     numbers[label] = len(classes)
                     classes.append(label)
-            more = np.array([numbers[label] for label in of], np.int64)[labels]
+            more = np.array([numbers[label] for label in of], np.int64)[added]
             blocks, codes = [*blocks, change["x"]], np.concatenate([codes, more])
             chosen = np.concatenate([chosen, n + np.arange(len(more))])
         table = np.empty(len(classes), object)
         table[:] = classes
-        return type(self)(blocks, codes, table, chosen, False, self._known)
+        return type(self)(blocks, codes, table, chosen)
 
     def rows_of(self, labels: Collection[Any]) -> NDArray[np.int64]:
         """Return which rows are of some classes."""
@@ -345,7 +345,7 @@ def read_memory(
     """
     arrays = map_arrays(paths[MEMORY]) if is_mapped else read_arrays(paths[MEMORY])[0]
     labels, of = arrays["support.labels"], labels_under(OF, arrays)
-    if labels.dtype != np.int64 or labels.ndim != 1 or not _among(labels, len(of)):
+    if labels.dtype != np.int64 or labels.ndim != 1 or not are_among(labels, len(of)):
         raise ValueError(f"its support must be of {len(of)} classes")
     rows = MemoryRows([arrays["support.x"]], labels, of)
     states: list[tuple[MemoryRows, int, bytes | None]] = [(rows, sum(x.nbytes for x in arrays.values()), None)]
@@ -355,7 +355,8 @@ def read_memory(
     return states, rows
 
 
-def _among(labels: NDArray[np.int64], n: int) -> bool:
+def are_among(labels: NDArray[np.int64], n: int) -> bool:
+    """Whether all labels are in 0..n-1."""
     return bool(((labels >= 0) & (labels < n)).all())
 
 

@@ -14,14 +14,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from sklearn.base import clone
 
 from fewshot.classifiers.any_learner import FewShotClassifier
 from fewshot.classifiers.calibration import Calibration, is_score
-from fewshot.classifiers.fitted import FittedModel
-from fewshot.classifiers.kinds import model_type
-from fewshot.classifiers.live import LiveModel
 from fewshot.classifiers.open_set import Background
 from fewshot.classifiers.reject_rule import is_reject_rule
 from fewshot.data.crop import CROPS, crop_of
@@ -37,20 +33,21 @@ from fewshot.embedding.network import choose_device
 from fewshot.embedding.own import OwnEmbedder
 from fewshot.embedding.sources import OFFLINE_WEIGHTS, Source
 from fewshot.errors import ArtifactError, UnknownNameError, brief
-from fewshot.images.class_changes import is_segmented
 from fewshot.images.kept_rows import (
     APPENDED,
     MEMORY,
     SUPPORT,
-    classes_from,
-    classes_to_json,
     is_kept_in_parts,
-    read_memory,
     read_support,
 )
 from fewshot.images.learned import Learned, suited
-from fewshot.images.segments import Held, Segments, is_large, large_support_in_parts, memory_in_parts, segments_of
-from fewshot.images.statistics_file import read_statistics, statistics_to_tensors
+from fewshot.images.memory_files import MemoryFiles, read_learned
+from fewshot.images.segments import (
+    Held,
+    Segments,
+    large_support_in_parts,
+    segments_of,
+)
 from fewshot.images.stored import backbone_of, describe
 from fewshot.learners.base import Learner
 from fewshot.persistence.arrays import write_arrays
@@ -126,21 +123,13 @@ def write_model(
         "shown": describe(learned),
         "calibration": None if calibration is None else calibration.to_dict(),
     }
-    place, parts = os.path.realpath(folder), dict[str, Part]()
-    segments, rows = Segments(), dict[str, tuple[Segments, dict[str, Part]] | None]()
-    version = held.versions.get(place)
-    is_current = version is not None and version == version_of(folder)
+    place, version = os.path.realpath(folder), version_of(folder)
+    is_current = version is not None and version == held.versions.get(place)
+    sums = held.segments.get(place, Segments()) if is_current else Segments()
     kept = held.rows.get(place, {}) if is_current else {}
-    if isinstance(fitted, LiveModel) and is_large(fitted):
-        before = held.segments if is_current else {}
-        segments, parts = before.get(place, segments).extended(fitted)
-        content |= {"format": FORMAT, "classes": {"n": fitted.n_classes}, "n_support": fitted.n_rows}
-        content["changes"] = segments.inline
-    else:
-        rows[MEMORY] = memory_in_parts(kept.get(MEMORY, Segments()), fitted)
-        content |= classes_to_json(fitted.classes, fitted.n_support, rows[MEMORY] is not None)
-        if rows[MEMORY] is None:
-            parts["memory"] = (None, partial(write_tensors, tensors=statistics_to_tensors(fitted.statistics)))
+    memory = MemoryFiles.of(fitted, sums, kept.get(MEMORY, Segments()))
+    parts, rows = memory.parts, {MEMORY: memory.rows}
+    content |= memory.content
     if weights == "reference":
         content |= {"source": _source(embedder), "learner": describe_learner(fitted.learner)}
     parts |= _weights_in_parts(embedder, fitted.learner, content, weights)
@@ -157,7 +146,7 @@ def write_model(
         parts |= {name: part for _, files in found.values() for name, part in files.items()}
     versions = write_artifact(folder, "classifier", content, parts, {}, held.versions, note)
     in_parts = {name: one for name, (one, _) in found.items()}
-    return Held(versions, {**held.segments, place: segments}, {**held.rows, place: in_parts})
+    return Held(versions, {**held.segments, place: memory.sums}, {**held.rows, place: in_parts})
 
 
 def _weights_in_parts(embedder: Any, learner: Learner, content: Mapping[str, Any], weights: str) -> dict[str, Part]:
@@ -190,8 +179,8 @@ def _rebuild(folder: str | Path, device: str, given: Any, manifest: dict[str, An
         source |= {"domain": embedder.domain} if given is None else {"backbone": embedder}
     if embedder.fingerprint != manifest["fingerprint"]:
         raise ArtifactError(_other_network(folder, manifest, embedder, given is not None))
-    fitted, segments, rows = _read_memory(manifest, paths, learner)
-    _check_answers(embedder, fitted)
+    fitted, segments, rows = read_learned(manifest, paths, learner)
+    _check_answers(embedder, fitted.d)
     classifier = FewShotClassifier(learner, **{name: value for name, value in params.items() if name != "keep_support"})
     classifier.adopt(fitted)
     if (calibration := manifest.get("calibration")) is not None:
@@ -209,27 +198,6 @@ def _rebuild(folder: str | Path, device: str, given: Any, manifest: dict[str, An
     place, stored = os.path.realpath(folder), "embed" if "weights" in paths else "reference"
     held = Held({place: manifest["digest"]}, {place: segments}, {place: rows})
     return Saved(Learned(embedder, classifier, support), params, source, stored, held)
-
-
-def _read_memory(
-    manifest: dict[str, Any], paths: dict[str, Path], learner: Learner
-) -> tuple[FittedModel, Segments, dict[str, Segments]]:
-    """Return what was learned, and the files that hold it and its rows."""
-    if is_segmented(manifest):
-        segments = Segments.read(manifest, paths, learner)
-        return segments.model, segments, {}
-    rows, last = dict[str, Segments](), None
-    if is_kept_in_parts(manifest, MEMORY):
-        states, last = read_memory(manifest, paths)
-        rows[MEMORY] = segments_of(states)
-    classes, n_support = classes_from(manifest, last)
-    if last is not None:
-        tensors = {name: torch.from_numpy(x) for name, x in last.to_memory(classes).items()}
-    else:
-        tensors = read_tensors(paths["memory"])[0]
-    statistics = read_statistics(tensors, learner, n_support)
-    kind = model_type(learner, len(classes), int(n_support.sum()))
-    return kind.of(learner, classes, n_support, statistics), Segments(), rows
 
 
 def _read_embedder(
@@ -258,13 +226,11 @@ def _read_embedder(
     return embedder, learner.double(), source
 
 
-def _check_answers(embedder: Any, fitted: FittedModel) -> None:
-    """Raise unless keys are finite and the network computes embeddings of their length."""
-    if not is_large(fitted) and not torch.isfinite(fitted.memory.keys).all():
-        raise ValueError("its memory gives keys that are not finite")
+def _check_answers(embedder: Any, d: int) -> None:
+    """Raise unless the network computes embeddings of the length `d` of those in the memory."""
     if isinstance(embedder, Embedder):
         embedding = embedder.probe()
-        if len(embedding) != (d := fitted.d) or not np.isfinite(embedding).all():
+        if len(embedding) != d or not np.isfinite(embedding).all():
             raise ValueError(f"its network does not compute embeddings of {d} finite numbers, like those in its memory")
 
 

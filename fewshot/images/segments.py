@@ -6,7 +6,7 @@ A change says which classes are new or different, and which labels are gone; see
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -16,12 +16,12 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load
 
+from fewshot.classifiers.changes import after_classes, classes_since
 from fewshot.classifiers.fitted import FittedModel
 from fewshot.classifiers.live import LiveModel
 from fewshot.classifiers.summary import Summary
 from fewshot.images import kept_rows
 from fewshot.images.class_changes import BASE, change_to_arrays, changes_in, gone_in, name_of
-from fewshot.images.kept_rows import MemoryRows
 from fewshot.images.parts import Parts, Segment
 from fewshot.images.support import Support
 from fewshot.learners.base import Learner
@@ -44,7 +44,7 @@ class Segments(Parts):
         """Return the segments of a later model and their files, of which at most one has to be written."""
 
         def since(old: LiveModel) -> dict[str, NDArray[Any]] | None:
-            if (change := model.since(old)) is None:
+            if (change := classes_since(model, old)) is None:
                 return None
             gone, part = change
             if not gone and not len(part.classes):
@@ -74,7 +74,7 @@ class Segments(Parts):
             gone, part = labels_from_arrays(gone_in(arrays)).tolist(), _checked(arrays)
             if len(part.classes) and isinstance(part.classes[0], str) != isinstance(base.classes[0], str):
                 raise ValueError("its labels mix text and numbers")
-            model = model.after(gone, part)
+            model = after_classes(model, gone, part)
             held.append(Segment(model, len(raw), raw if is_inline else None))
         if [model.n_classes, model.n_rows] != [manifest["classes"]["n"], manifest["n_support"]] or not model.n_classes:
             raise ValueError(f"its memory has {model.n_classes} classes of {model.n_rows} items, unlike its manifest")
@@ -122,7 +122,9 @@ def _bytes_of(model: LiveModel) -> int:
 
 
 def _write_base(path: Path, model: LiveModel) -> None:
-    labels, n_support, count, sums = model.rows()
+    labels, order = model.known.places.ordered()
+    n_support, count = model.known.n_support.rows(order), model.known.count.rows(order)
+    sums = (model.known.sums.rows(order[start : start + PART]) for start in range(0, len(order), PART))
     arrays: dict[str, Any] = {
         "sums": (np.float64, (model.n_classes, model.d), sums),
         "count": (np.float64, count.shape, [count]),
@@ -133,16 +135,10 @@ def _write_base(path: Path, model: LiveModel) -> None:
     write_streamed(path, arrays)
 
 
-def memory_in_parts(kept: Segments, model: FittedModel) -> tuple[Segments, dict[str, Part]] | None:
-    """Return the segments of the support that a learner keeps, and their files; None if it is small, or has weights."""
-    if (found := model.kept_support) is None or (found.weight != 1).any():
-        return None
-    rows = MemoryRows(found.blocks, found.codes, model.classes, found.rows, found.is_shared)
-    if rows.size <= LARGE or not np.array_equal(rows.counts(model.n_classes), model.n_support):
-        return None
-    kept = Segments(tuple(replace(one, model=one.model.bare()) for one in kept.all))  # without what was read
-    rows.digested(kept.all[-1].model if kept.all else None)
-    return rows.in_parts(kept, rows.classes, rows.bare())
+def check_sorted(classes: NDArray[Any]) -> None:
+    """Raise ValueError unless labels are sorted, each once."""
+    if len(classes) > 1 and not (classes[:-1] < classes[1:]).all():
+        raise ValueError("its classes must be sorted labels without repeats")
 
 
 def large_support_in_parts(kept: Segments, support: Support) -> tuple[Segments, dict[str, Part]] | None:
@@ -160,8 +156,7 @@ def _checked(arrays: Mapping[str, NDArray[Any]]) -> Summary:
     classes = labels_from_arrays(arrays)
     n_support, count, sums = (arrays[name] for name in ("n_support", "count", "sums"))
     n = len(classes)
-    if len(classes) > 1 and not (classes[:-1] < classes[1:]).all():
-        raise ValueError("its classes must be sorted labels without repeats")
+    check_sorted(classes)
     if n_support.dtype != np.int64 or n_support.shape != (n,) or n_support.min(initial=0) < 0:
         raise ValueError(f"its n_support must be a count for each of {n} classes")
     if count.dtype != np.float64 or count.shape != (n,) or not np.allclose(count, n_support, rtol=1e-6, atol=1e-6):

@@ -77,6 +77,8 @@ class Statistics:
         if self.sums:
             return Statistics(self.n_way, self.count, {"x": self.sums["x"]})
         x, labels, weight = (self.support[name] for name in ("x", "labels", "weight"))
+        if len(x) == self.n_way and torch.equal(labels, torch.arange(len(x), device=x.device)) and (weight == 1).all():
+            return Statistics(self.n_way, self.count, {"x": x})
         sums = x.new_zeros((self.n_way, x.shape[-1]))
         for rows in torch.arange(len(x), device=x.device).split(PART):  # a part at a time, without a copy of all
             sums.index_add_(0, labels[rows], x[rows] * weight[rows, None])
