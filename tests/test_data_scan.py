@@ -1,5 +1,6 @@
 import io
 import os
+import re
 import unicodedata
 import warnings
 
@@ -98,6 +99,37 @@ def test_distinct_classes_warn_of_nothing(tmp_path):
     put(tmp_path, "cat/1.png", "cats/1.png")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        scan_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (
+            ("1890/cat/1.png", "1890/owl/1.png", "1910/ox/1.png"),
+            "'1890' is one class, of 2 .*'cat', 'owl'.* in one",
+        ),
+        (("pets/cat/1.png", "pets/owl/1.png"), r"'pets' is one class, of 2 folders .*, give \S*pets$"),
+        (("a/b/cat/1.png", "a/b/owl/1.png"), r"'a' is one class, .*, give \S*a.b$"),
+        (("a/x/1.png", "a/y/1.png", "b/x/1.png", "b/y/1.png"), "'a' is one class, of 2 folders .*, and so are 1 more"),
+        (("cat/1.png", "cat/young/2.png", "cat/old/3.png", "owl/1.png"), ""),
+        (("cat/images/1.png", "owl/images/1.png"), ""),
+    ],
+)
+def test_classes_that_lie_one_level_deeper_are_noticed(tmp_path, names, told):
+    put(tmp_path, *names)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        labels = set(scan_folder(tmp_path)[1].tolist())
+    assert labels == {name.partition("/")[0] for name in names}
+    assert len(caught) == bool(told)
+    assert not told or re.search(told, str(caught[0].message))
+
+
+def test_a_saved_classifier_is_no_folder_of_classes(tmp_path):
+    (tmp_path / "manifest.json").write_text("{}")
+    (tmp_path / "weights-1.safetensors").write_bytes(b"0")
+    with pytest.raises(ValueError, match=r"is a saved classifier; expected one folder of images per class"):
         scan_folder(tmp_path)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 
+from fewshot.cli.exchanging import exchanged
 from fewshot.cli.parser import in_python, make_parser
 from fewshot.cli.quoting import unquoted
 from fewshot.cli.terminal import complain, note, ready_streams, speaking
@@ -79,7 +80,7 @@ def _run(options: argparse.Namespace, words: Sequence[str]) -> int:
         cure = unquoted(words) or ("; --skip-unreadable skips such images" if can_skip else "")
         return _fail(f"{error}{cure}", 2)
     except (ValueError, TypeError) as error:
-        return _fail(f"{error}{unquoted(words)}", 2)
+        return _fail(exchanged(options) or f"{error}{unquoted(words)}", 2)
     except FewshotError as error:
         return _fail(str(error), 1)
     except OSError as error:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fewshot.data.boxes import COLUMNS, boxed, has_boxes, read_marked
 from fewshot.errors import brief, pip_install
+from fewshot.persistence.artifact import is_artifact
 from fewshot.persistence.files import check_file
 from fewshot.utils.labels import as_labels
 from fewshot.utils.spreadsheet import unguarded
@@ -34,8 +35,8 @@ SPLIT_NAMES = {
 }
 #: Suffixes of files that are often stored with images and are left out silently.
 _DOCUMENTS = (
-    "cfg csv db doc docx htm html ini ipynb json jsonl lnk log md npy npz parquet py rst tex toml tsv txt url xls xlsx "
-    "xml yaml yml"
+    "cfg csv db doc docx htm html ini ipynb json jsonl lnk log md npy npz parquet py rst safetensors tex toml tsv txt "
+    "url xls xlsx xml yaml yml"
 )
 _SILENT = frozenset(f".{name}" for name in _DOCUMENTS.split())
 #: Suffixes that the package of the extra ``heif`` decodes.
@@ -105,7 +106,8 @@ def scan_folder(root: str | Path) -> tuple[NDArray[Any], NDArray[Any]]:
     Warns
     -----
     UserWarning
-        If files or folders are left out, or names of classes look like mistakes.
+        If files or folders are left out, names of classes look like mistakes, or all images of a class folder are in
+        several folders within it, which may be the classes instead.
     """
     root = _check_folder(root, "a folder of class folders")
     if splits := split_folders(root):
@@ -130,12 +132,15 @@ def scan_folder(root: str | Path) -> tuple[NDArray[Any], NDArray[Any]]:
         elif entry.is_file():
             left.note(entry.name)
     if not found:
-        reason = f"{counted(left.loose, 'image')} but no class folders" if left.loose else "no images"
+        reason = f"holds {counted(left.loose, 'image')} but no class folders" if left.loose else "holds no images"
+        if is_artifact(root):
+            reason = "is a saved classifier"
         left.loose = 0
         text = f" ({text})" if (text := left.summary()) else ""
-        raise ValueError(f"{root} holds {reason}{text}; expected one folder of images per class, named after the class")
+        raise ValueError(f"{root} {reason}{text}; expected one folder of images per class, named after the class")
     _warn_of_left_out(left, root)
     _warn_of_names(list(found), [label for label in by_class if label not in found], root)
+    _warn_of_folders_within(found, root)
     paths = [path for paths in found.values() for path in paths]
     return np.array(paths, dtype=object), np.repeat(list(found), [len(paths) for paths in found.values()])
 
@@ -395,6 +400,25 @@ def _warn_of_names(labels: list[str], empty: list[str], root: Path) -> None:
     if len(labels) > 1 and all(_split_of(label) for label in labels):
         named = " and ".join(map(repr, labels))
         warn(f"the classes of {root} are called {named}; if these are splits, put a folder for each class into them")
+
+
+def _warn_of_folders_within(found: dict[str, list[str]], root: Path) -> None:
+    """Warn of class folders whose images are all in several folders within: these may be the classes instead."""
+    within = {label: list(dict.fromkeys(map(os.path.dirname, paths))) for label, paths in found.items()}
+    grouped = {
+        label: places
+        for label, places in within.items()
+        if len(places) > 1 and not any(os.path.samefile(os.path.dirname(place), root) for place in places)
+    }
+    if grouped:
+        label, places = next(iter(grouped.items()))
+        cure = f"give {os.path.commonpath(places)}" if len(found) == 1 else "bring them together in one folder"
+        others = f", and so are {len(grouped) - 1} more" if len(grouped) > 1 else ""
+        named = listed([os.path.basename(place) for place in places])
+        warn(
+            f"{root}: {label!r} is one class, of {len(places)} folders ({named}){others}; "
+            f"if these folders are the classes, {cure}"
+        )
 
 
 def _look_alikes(labels: list[str]) -> Iterator[tuple[str, str]]:
