@@ -42,6 +42,7 @@ def test_uneven_classes_are_told_as_if_they_came_equally_often():
     assert found.accuracy == pytest.approx(1 - 0.1 * missed)
     assert found.balanced_accuracy == pytest.approx(1 - 0.5 * missed)
     assert str(found).endswith(" %), or 62 % if all classes come equally often")
+    assert "62 %" in found._repr_html_()
     even = of([True] * 8 + [False] * 2, [4] * 10)
     assert even.balanced_accuracy == pytest.approx(even.accuracy)
     assert str(even).endswith(" %)")
@@ -131,4 +132,5 @@ def test_the_page_shows_the_estimate_and_the_mistakes(tmp_path):
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     for part in ("% of new images right", "with twice the images", "Not checked", "Taken for each other", "Mistakes"):
         assert part in page
+    assert ("if all classes come equally often" in page) == found.is_uneven
     assert "<i>one" not in page

@@ -26,6 +26,8 @@ def client(tmp_path):
 def test_check_says_what_the_model_says(client, tmp_path):
     found, wanted = client.get("/v1/check").json(), FewShotModel.load(tmp_path / "model").check()
     assert found["accuracy"] == pytest.approx(wanted.accuracy)
+    assert found["balanced_accuracy"] is None  # as many pictures of each class
+    assert not wanted.is_uneven
     assert found["interval"] == pytest.approx(wanted.interval)
     assert found["text"] == str(wanted)
     assert {one["class"] for one in found["classes"]} == {"temple", "flower"}

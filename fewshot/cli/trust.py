@@ -42,6 +42,7 @@ def test(options: argparse.Namespace) -> int:
     rows = _per_class(found)
     (low, high), lost = found.interval, found.unknown_accepted
     facts = {"images": found.n, "accuracy": found.accuracy, "interval": [low, high], "sure": found.mean_probability,
+             "balanced_accuracy": found.balanced_accuracy,
              "calibration_error": found.calibration_error, "refused": found.refused,
              "unknown_accepted": lost, "learned": found.n_learned}  # fmt: skip
     give(_with_counts(rows, found), options, {**facts, "classes": rows, "confusion": _confusion(found)})
@@ -80,6 +81,7 @@ def check(options: argparse.Namespace) -> int:
     found = model.check()
     refused, rows, pairs, (low, high) = found.refused, _per_class(found.left_out), found.confused, found.interval
     facts = {"images": len(found.n_taught), "accuracy": found.accuracy, "interval": [low, high],
+             "balanced_accuracy": found.balanced_accuracy,
              "with_twice_the_images": found.expected(2), "alone": found.alone, "refused": refused}  # fmt: skip
     gains = found.gains.reset_index()
     gain = dict(zip(gains["class"], gains["gain"], strict=True))

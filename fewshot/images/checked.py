@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 LEARNING = 0.4
 #: Accuracies that differ by this much are told apart.
 TELLING = 0.02
+EVENLY = "if all classes come equally often"
 #: The accuracy of a class counts this many images of the mean accuracy as its own.
 SHRINK = 3
 
@@ -81,6 +82,11 @@ class CheckResult:
         """
         codes = np.unique(self.left_out.truth, return_inverse=True)[1]
         return float(1 - (np.bincount(codes, self._error()) / np.bincount(codes)).mean())
+
+    @property
+    def is_uneven(self) -> bool:
+        """Whether `balanced_accuracy` differs from `accuracy` by two points or more."""
+        return abs(self.balanced_accuracy - self.accuracy) >= TELLING
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -168,9 +174,8 @@ class CheckResult:
     def __str__(self) -> str:
         low, high = self.interval
         told = f"expect {100 * self.accuracy:.0f} % of new images right ({100 * low:.0f} to {100 * high:.0f} %)"
-        if abs(self.balanced_accuracy - self.accuracy) < TELLING:
-            return told
-        return f"{told}, or {100 * self.balanced_accuracy:.0f} % if all classes come equally often"
+        balanced = f", or {100 * self.balanced_accuracy:.0f} % {EVENLY}"
+        return told + balanced if self.is_uneven else told
 
     def __repr__(self) -> str:
         pairs = [
@@ -191,6 +196,7 @@ class CheckResult:
         numbers = notebook.numbers(
             [
                 (f"{100 * self.accuracy:.0f} %", f"right, to expect ({100 * low:.0f} to {100 * high:.0f} %)"),
+                *([(f"{100 * self.balanced_accuracy:.0f} %", EVENLY)] if self.is_uneven else []),
                 (f"{100 * self.left_out.mean_probability:.0f} %", "how sure it was, on the mean"),
             ]
         )

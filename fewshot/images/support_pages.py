@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from fewshot.images.audit import suspects
-from fewshot.images.checked import CheckResult
+from fewshot.images.checked import EVENLY, CheckResult
 from fewshot.images.duplicates import near_duplicates
 from fewshot.images.model import FewShotModel
 from fewshot.images.pages import SHOWN, show_tested, write_page
@@ -48,6 +48,7 @@ def write_check(path: str | Path, found: CheckResult, folder: str | Path | None 
     page.cards(
         [
             (f"{100 * found.accuracy:.0f} %", "of new images right, to expect"),
+            *([(f"{100 * found.balanced_accuracy:.0f} %", f"right {EVENLY}")] if found.is_uneven else []),
             (f"{100 * found.expected(2):.0f} %", "right, to expect with twice the images of each class"),
             (
                 f"{100 * found.left_out.accuracy:.0f} %",

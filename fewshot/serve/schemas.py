@@ -313,6 +313,7 @@ class CheckBody(BaseModel):
     version: str
     text: str
     accuracy: float
+    balanced_accuracy: float | None = Field(description="if all classes come equally often; null if about the same")
     interval: list[float]
     images: int
     alone: list[str] = Field(description="classes of one image, which cannot be checked")

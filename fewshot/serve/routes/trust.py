@@ -61,6 +61,7 @@ def _checked(view: View) -> dict[str, Any]:
         "version": view.version,
         "text": str(found),
         "accuracy": found.accuracy,
+        "balanced_accuracy": found.balanced_accuracy if found.is_uneven else None,
         "interval": list(found.interval),
         "images": len(found.n_taught),
         "alone": [str(label) for label in found.alone],
