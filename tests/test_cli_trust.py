@@ -277,6 +277,8 @@ def test_a_new_classifier_says_what_rejecting_costs(made, capsys):
     assert main([*fit, "--reject", "10%", "--none-of-these", str(folder / "photos" / "flower")]) == 0
     assert "--reject 10%: " in capsys.readouterr().out
     assert FewShotImageClassifier.load(folder / "new").reject == "10%"
+    assert main(["calibrate", str(folder / "new"), "--reject", "0.05", "--dry-run"]) == 0
+    assert "0.05 is a percentage; if 5 % are meant, give --reject 5\n" in capsys.readouterr().out
     assert main([*fit, "--force", "--learner", "prototypical", "--reject", "5"]) == 2
     shown = capsys.readouterr().err
     assert "needs a threshold" in shown

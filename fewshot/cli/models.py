@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from fewshot.classifiers.reject_rule import LOOKS_LIKE_A_RATE
 from fewshot.cli.inputs import as_label, beside, open_data, take_unknown_label
 from fewshot.cli.tables import finish, give, without_same
 from fewshot.cli.terminal import complain, is_piped, quoted, say, typed, way_back
@@ -83,11 +84,18 @@ def reject(model: FewShotImageClassifier, rule: str) -> dict[str, Any]:
         costs = asdict(found)
         say(
             f"--reject {rule}: {found}",
+            *_meant(rule),
             *_milder(model, rule, found.false_reject_rate),
             f"unknown images are answered {quoted(str(label))}",
         )
     model.set_params(reject=None if rule == "none" else rule)
     return {"rule": rule, **costs}
+
+
+def _meant(rule: str) -> Iterator[str]:
+    """Yield what a tiny percentage, such as 0.05, may be meant as."""
+    if rule.endswith("%") and 0 < (percent := float(rule[:-1])) <= LOOKS_LIKE_A_RATE:
+        yield f"{percent:g} is a percentage; if {100 * percent:g} % are meant, give --reject {100 * percent:g}"
 
 
 def _milder(model: FewShotImageClassifier, rule: str, refused: float) -> Iterator[str]:
