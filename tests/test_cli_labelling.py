@@ -156,7 +156,8 @@ def test_tables_in_other_folders_are_read_alike(made, capsys, monkeypatch):
     assert main(["import-labels", "sub/labelled.csv", "--out", "sub/pool.csv"]) == 1
     told = capsys.readouterr()
     assert "1 image of 1 class; 2 without a label, 1 that cannot be used" in told.out
-    assert "pool/gone.png: there is no such file in sub or the working directory; name the folder" in told.err
+    assert "pool/gone.png: there is no such file in sub or the working directory; give the folder" in told.err
+    assert "as --images FOLDER, or work there" in told.err
     assert main(["import-labels", "sub/labelled.csv", "--images", "sub", "--out", "x.csv"]) == 2
     Path("sub/pool").mkdir()
     shutil.copy(images[0], "sub/pool/beside.png")
@@ -188,7 +189,10 @@ def test_a_table_of_a_spreadsheet_is_imported_by_the_names_of_its_columns(made, 
     (folder / "t.csv").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(rows).encode())
     read = ["import-labels", str(folder / "t.csv"), "--out", str(folder / "out.csv")]
     assert main(read) == 2
-    assert "the table has the columns Datei, Klasse, Notiz; expected path and label" in capsys.readouterr().err
+    told = (
+        "columns Datei, Klasse, Notiz; expected path and label, or other names, given as --path-column NAME and --field"
+    )
+    assert told in capsys.readouterr().err
     assert main([*read, "--path-column", "Datei", "--label-column", "Klasse"]) == 0
     assert "1 image of 1 class; 1 without a label, 0 that cannot be used" in capsys.readouterr().out
     assert "temple/03.png,Tempel," in (folder / "out.csv").read_text()
@@ -196,6 +200,37 @@ def test_a_table_of_a_spreadsheet_is_imported_by_the_names_of_its_columns(made, 
     assert "give one of them" in capsys.readouterr().err
     assert main(["import-labels", str(folder / "pool"), "--out", "x.csv", "--path-column", "Datei"]) == 2
     assert "is no table (.csv); leave out --path-column" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("mark", ["unknown", "none of these"])
+def test_what_is_still_unknown_in_a_corrected_table_of_answers_is_no_label(made, capsys, mark):
+    folder, _ = made
+    table, model = folder / "answers.csv", folder / "model"
+    asked = ["predict", str(model), str(folder / "pool"), "--csv", str(table), "--decimal-comma"]
+    assert main(["calibrate", str(model), "--reject", "5", "--unknown-label", mark]) == 0
+    assert main(asked) == 0
+    with open(table, encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter=";"))
+    for row, label in zip(rows, ("owl", *[mark] * 10, "temple"), strict=True):  # as a person corrects and leaves them
+        row["label"] = label
+    with open(table, "w", encoding="utf-8-sig", newline="") as file:
+        csv.DictWriter(file, rows[0], delimiter=";").writerows([dict(zip(rows[0], rows[0], strict=True)), *rows])
+    capsys.readouterr()
+    read = ["import-labels", str(table), "--path-column", "image", "--label-column", "label"]
+    assert main([*read, "--add-to", str(model)]) == 0
+    assert "2 images of 2 classes; 10 without a label" in capsys.readouterr().out
+    after = FewShotImageClassifier.load(model)
+    assert dict(zip(after.classes_, after.n_support_, strict=True)) == {"flower": 2, "owl": 1, "temple": 3}
+    if mark == "unknown":  # without a classifier, only the usual answer is known
+        assert main([*read, "--out", str(folder / "labelled")]) == 0
+        assert sorted(path.name for path in (folder / "labelled").iterdir()) == ["owl", "temple"]
+
+
+def test_a_label_unknown_that_is_no_answer_is_a_class(made, capsys):
+    folder, paths = made
+    (folder / "t.csv").write_text(f"path,label\n{paths[0]},unknown\n")
+    assert main(["import-labels", str(folder / "t.csv"), "--add-to", str(folder / "model")]) == 0
+    assert "unknown" in FewShotImageClassifier.load(folder / "model").classes_
 
 
 @pytest.mark.parametrize("form", ["NFC", "NFD"])

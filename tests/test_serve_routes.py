@@ -124,6 +124,12 @@ def test_while_unknown_is_an_answer_no_class_has_that_name_and_one_class_answers
     told = "'unknown' is the answer to images of no class, so no class can have this name; choose another"
     assert said(client.post("/v1/classes", data={"name": "unknown"}, files=files(TEMPLES[0])), 422, "invalid") == told
     assert said(client.patch("/v1/classes/temple", json={"name": "unknown"}), 422, "invalid") == told
+    client.put("/v1/rejection", json={"reject": "off"})
+    client.post("/v1/classes", data={"name": "unknown"}, files=files(TEMPLES[0]))
+    told = told.replace("choose another", "rename the class")
+    assert said(client.put("/v1/rejection", json={"reject": "auto"}), 409, "no_rejection") == told
+    client.delete("/v1/classes/unknown")
+    client.put("/v1/rejection", json={"reject": "auto"})
     assert client.delete("/v1/classes/temple").status_code == 200
     found = client.post("/v1/predict", files=files(FLOWERS[0])).json()
     assert found["answers"][0]["label"] == "flower"

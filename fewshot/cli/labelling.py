@@ -116,6 +116,7 @@ def export_labels(options: argparse.Namespace) -> int:
     if options.model is not None and options.format == "label-studio":
         settings["classes"] = model.classes_.tolist()
     write_labels(tasks, options.out, options.format, **settings)
+    there = "--out labelled" if options.model is None else f"--add-to {typed(options.model)}"
     back = "EXPORT" if options.format == "label-studio" else typed(options.out)
     n_labels, n_answers = (sum(getattr(task, name) is not None for task in tasks) for name in ("label", "answer"))
     finish(
@@ -124,7 +125,7 @@ def export_labels(options: argparse.Namespace) -> int:
         f"{counted(len(tasks), 'image')}, {counted(n_labels, 'label')}, {counted(n_answers, 'answer')}; "
         f"written to {options.out}",
         *(_HOW_TO_SERVE if options.format == "label-studio" else ()),
-        f"then: fewshot import-labels {back} --out labelled",
+        f"then: fewshot import-labels {back} {there}",
     )
     return 0
 
@@ -154,7 +155,8 @@ def _tasks(images: list[str]) -> list[Any]:
         rows = [{"label": "", **row} for row in read_csv(Path(name)).to_dict("records")]
         read = read_label_table(rows, Path(name).parent, Path())
         if read.problems:
-            raise ValueError(f"{name} names {read.problems[0][0]}, but {read.problems[0][1]}")
+            image, reason = read.problems[0]
+            raise ValueError(f"{name} names {image}, but {reason.partition('; ')[0]}; work where its path begins")
         found += [Task(path, label) for path, label in read.labelled] + [Task(path) for path in read.unlabelled]
     return found
 
@@ -193,8 +195,11 @@ def import_labels(options: argparse.Namespace) -> int:
 
     if options.out is None and options.add_to is None:
         raise ValueError("say where the labels go: --out PATH, --add-to DIR, or both")
-    field, written_as = _field(options), _written_as(options)
-    found = read_labels(options.source, images=options.images, field=field, path_column=options.path_column)
+    written_as, model = _written_as(options), _added_to(options)
+    named = {"field": _field(options), "path_column": options.path_column}
+    if model is not None:
+        named["unknown"] = _unknown(model)
+    found = read_labels(options.source, images=options.images, **named)
     n_classes = len({label for _, label in found.labelled})
     say(
         f"{counted(len(found.labelled), 'image')} of {counted(n_classes, 'class')}; {len(found.unlabelled)} without a "
@@ -207,7 +212,7 @@ def import_labels(options: argparse.Namespace) -> int:
         tasks = [Task(path, label) for path, label in found.labelled]
         write_labels(tasks, options.out, **written_as)
         say(f"written to {options.out}; now: fewshot fit {typed(options.out)} --out model")
-    n_more, n_wrong, taught = (0, 0, []) if options.add_to is None else _teach(options, found.labelled)
+    n_more, n_wrong, taught = (0, 0, []) if model is None else _teach(options, model, found.labelled)
     facts = {"images": len(found.labelled), "classes": n_classes, "unlabelled": len(found.unlabelled),
              "unusable": [{"image": image, "reason": reason} for image, reason in found.problems],
              "written": options.out, "learned": n_more, "forgotten": n_wrong}  # fmt: skip
@@ -237,16 +242,32 @@ def _field(options: argparse.Namespace) -> str | None:
     return field
 
 
-def _teach(options: argparse.Namespace, labelled: list[tuple[str, str]]) -> tuple[int, int, list[str]]:
+def _added_to(options: argparse.Namespace) -> Any:
+    """Return the classifier of --add-to, or None."""
+    from fewshot.cli.models import load
+
+    options.dir, options.unknown_label = options.add_to, None
+    return None if options.dir is None else load(options)
+
+
+def _unknown(model: Any) -> str:
+    """Return what a classifier answers to images of no class; empty if that is a class of it."""
+    from fewshot.utils.labels import unknown_mark
+
+    try:
+        return str(unknown_mark(model.unknown_label, model.classes_))
+    except ValueError:
+        return ""
+
+
+def _teach(options: argparse.Namespace, model: Any, labelled: list[tuple[str, str]]) -> tuple[int, int, list[str]]:
     """Teach the labels to the classifier; return how many images it learned and forgot, and that in words."""
     from fewshot.cli.inputs import as_label, beside
-    from fewshot.cli.models import changing, load
+    from fewshot.cli.models import changing
     from fewshot.cli.terminal import quoted, way_back
     from fewshot.integrations.correcting import changes, learned_files
     from fewshot.utils.text import counted
 
-    options.dir, options.unknown_label = options.add_to, None
-    model = load(options)
     known = learned_files(model.support_)
     new = [(path, as_label(model, label)) for path, label in labelled]
     new = [(path, label) for path, label in new if known.get(os.path.realpath(path)) != {label}]

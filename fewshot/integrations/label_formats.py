@@ -19,6 +19,8 @@ from fewshot.persistence.files import write_text
 from fewshot.utils.spreadsheet import CsvForm
 from fewshot.utils.values import check_name
 
+#: A column that only tables of answers have.
+_LIKELIEST = "likeliest"
 WRITERS: dict[str, Callable[..., None]] = {
     "label-studio": write_label_studio,
     "fiftyone": write_fiftyone,
@@ -70,6 +72,7 @@ def read_labels(
     images: str | Path | None = None,
     field: str | None = None,
     path_column: str | None = None,
+    unknown: str = "unknown",
 ) -> ImportedLabels:
     """Read what people have labelled; nothing is lost: each image is labelled, unlabelled, or a problem.
 
@@ -85,6 +88,8 @@ def read_labels(
         The field, or the column of a table, that holds the labels, if there are several or it has a name of its own.
     path_column : str, optional
         Column of a table that holds the paths; by default ``path`` or ``image``.
+    unknown : str, optional
+        In a table of answers, which has a column ``likeliest``, the answer to images of no class: it is no label.
 
     Raises
     ------
@@ -102,7 +107,7 @@ def read_labels(
         if path_column is None and not _is_table(rows):
             return read_label_studio(rows, folder, field)
         folders = [folder, Path()] if images is None else [folder]
-        return read_label_table(rows, *folders, field=field, path_column=path_column)
+        return read_label_table(rows, *folders, field=field, path_column=path_column, unknown=unknown)
     if path_column is not None:
         raise ValueError(f"{brief(path)} is not a .csv table, and path_column is about tables; leave it out")
     if not os.path.exists(place):
@@ -119,17 +124,29 @@ def _is_table(rows: list[dict[str, Any]]) -> bool:
 
 
 def read_label_table(
-    rows: list[dict[str, Any]], *folders: Path, field: str | None = None, path_column: str | None = None
+    rows: list[dict[str, Any]],
+    *folders: Path,
+    field: str | None = None,
+    path_column: str | None = None,
+    unknown: str = "unknown",
 ) -> ImportedLabels:
     """Return the labels of the rows of a table with columns ``path`` (or ``image``) and ``label``, or of other names.
 
-    Relative paths start in the first of the folders that has such a file.
+    Relative paths start in the first of the folders that has such a file. In a table of answers that was corrected,
+    `unknown` is no label.
     """
     column, paths = field or "label", [path_column] if path_column else ["path", "image"]
     if rows and not (set(paths) & rows[0].keys() and column in rows[0]):
-        raise ValueError(f"the table has the columns {', '.join(rows[0])}; expected {paths[0]} and {column}")
+        raise ValueError(
+            f"the table has the columns {', '.join(rows[0])}; expected {paths[0]} and {column}, or other names, "
+            "given as path_column=NAME and field=NAME"
+        )
     found = (next(filter(None, map(row.get, paths)), "") for row in rows)
-    given = (([path], [row[column]] if row[column] else [], "") for path, row in zip(found, rows, strict=True))
+    no_labels = {"", unknown} if rows and _LIKELIEST in rows[0] else {""}
+    given = (
+        ([path], [] if row[column].strip() in no_labels else [row[column]], "")
+        for path, row in zip(found, rows, strict=True)
+    )
     return gathered(given, *folders)
 
 

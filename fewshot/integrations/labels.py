@@ -180,7 +180,9 @@ class Finder:
         if os.path.isabs(name) and not name.startswith(LOCAL):
             raise ValueError("there is no such file; restore it, or correct its path")
         places = " or ".join(dict.fromkeys(map(_shown, self.folders)))
-        raise ValueError(f"there is no such file in {places}; name the folder in which its path begins, or work there")
+        raise ValueError(
+            f"there is no such file in {places}; give the folder where its path begins as images=FOLDER, or work there"
+        )
 
     def _candidates(self, address: str) -> Iterator[str]:
         if address.startswith(_REMOTE) and not (address := urlsplit(address)._replace(scheme="", netloc="").geturl()):

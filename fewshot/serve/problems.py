@@ -39,7 +39,7 @@ _INSTEAD = {
 }
 #: A message about a parameter of Python, which clients do not have, and what they are told instead.
 _NAMED_UNKNOWN = re.compile("^unknown_label=(.+) is a class; .*", re.DOTALL)
-_NOT_UNKNOWN = r"\1 is the answer to images of no class, so no class can have this name; choose another"
+_NOT_UNKNOWN = r"\1 is the answer to images of no class, so no class can have this name; "
 
 
 class Problem(Exception):
@@ -96,6 +96,17 @@ def busy(what: str) -> Problem:
     return Problem(503, "busy", f"{what}; try again in a second", retry_after=1)
 
 
+def without_parameter(message: str, cure: str = "choose another") -> str:
+    """Return what clients are told instead of a message about a parameter of Python, with its cure for them.
+
+    Examples
+    --------
+    >>> without_parameter("unknown_label='?' is a class; choose another", "rename the class")
+    "'?' is the answer to images of no class, so no class can have this name; rename the class"
+    """
+    return _NAMED_UNKNOWN.sub(_NOT_UNKNOWN + cure, message)
+
+
 def problem_of(error: BaseException) -> Problem:
     """Return the problem that explains an exception to a client; mistakes of the service are not explained."""
     if isinstance(error, Problem):
@@ -119,7 +130,7 @@ def problem_of(error: BaseException) -> Problem:
     ):
         if isinstance(error, kind) and _is_said_by_us(error):
             retry = 1 if status == 503 else None
-            said = _INSTEAD.get(code) or _NAMED_UNKNOWN.sub(_NOT_UNKNOWN, str(error))
+            said = _INSTEAD.get(code) or without_parameter(str(error))
             return Problem(status, code, brief(as_unicode(said), 1000), retry)
     if isinstance(error, OSError):
         logging.getLogger("fewshot.serve").error("the system failed", exc_info=error)

@@ -24,7 +24,7 @@ from fewshot.persistence.manifest import MANIFEST
 from fewshot.persistence.versions import EMPTY, history_name
 from fewshot.search.similarity import KeySnapshot
 from fewshot.serve.ordering import Ordered
-from fewshot.serve.problems import Problem
+from fewshot.serve.problems import Problem, without_parameter
 from fewshot.utils.labels import label_of_text, unknown_mark
 
 #: Most coverages that are remembered.
@@ -78,7 +78,8 @@ class View:
             if rule is not None:
                 unknown_mark(self.model.unknown_label, self.model.classes_)
         except ValueError as error:
-            return replace(self.learned, classifier=self.learned.classifier.view(reject=None)), str(error)
+            reason = without_parameter(str(error), "rename the class")
+            return replace(self.learned, classifier=self.learned.classifier.view(reject=None)), reason
         return self.learned, None
 
     @property

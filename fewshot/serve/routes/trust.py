@@ -12,7 +12,7 @@ from starlette.responses import Response
 from fewshot.classifiers.rejection import Rejection
 from fewshot.images.audit import suspects
 from fewshot.images.image_classifier import FewShotImageClassifier
-from fewshot.serve.problems import JSON, Problem
+from fewshot.serve.problems import JSON, Problem, without_parameter
 from fewshot.serve.routes.history import after
 from fewshot.serve.schemas import RULE, Changed, CheckBody, Reject, RejectionBody, SuspectsBody, failures
 from fewshot.serve.service import IfMatch, ServiceOf
@@ -165,7 +165,7 @@ def _cost(model: FewShotImageClassifier, rule: str) -> dict[str, Any]:
         found: Rejection = model.rejection(rule)
         mark = unknown_mark(model.unknown_label, model.classes_)
     except ValueError as error:  # one class, or a class of the name of the unknown
-        raise Problem(409, "no_rejection", str(error)) from None
+        raise Problem(409, "no_rejection", without_parameter(str(error), "rename the class")) from None
     return {
         "text": str(found),
         "threshold": found.threshold,
