@@ -267,7 +267,7 @@ class MemoryRows:
         gone, blocks, n = gone_in(change, len(self.codes)), list(self.blocks), sum(map(len, self.blocks))
         chosen, codes = (np.delete(x, gone) for x in (np.arange(n) if self.chosen is None else self.chosen, self.codes))
         classes = self.classes.tolist()
-        numbers = {classes[number]: number for number in np.unique(codes).tolist()}  # others may have been renamed
+        numbers = {classes[number]: number for number in _distinct(codes).tolist()}  # others may have been renamed
         found = [(numbers.pop(old), new) for old, new in zip(*renamed_in(change), strict=True)]
         for number, new in found:
             numbers[new], classes[number] = number, new
@@ -285,9 +285,13 @@ class MemoryRows:
         table[:] = classes
         return type(self)(blocks, codes, table, chosen)
 
+    def labels(self) -> NDArray[Any]:
+        """Return the classes that have rows, in the order of their codes."""
+        return self.classes[_distinct(self.codes)]
+
     def rows_of(self, labels: Collection[Any]) -> NDArray[np.int64]:
         """Return which rows are of some classes."""
-        used = [number for number in np.unique(self.codes).tolist() if self.classes[number] in labels]
+        used = [number for number in _distinct(self.codes).tolist() if self.classes[number] in labels]
         return np.flatnonzero(np.isin(self.codes, used))
 
     def x(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -297,7 +301,7 @@ class MemoryRows:
     def codes_among(self, classes: NDArray[Any]) -> NDArray[np.int64]:
         """Return the place of the class of each row among these labels, -1 for another."""
         places = {label: place for place, label in enumerate(classes.tolist())}
-        used = np.unique(self.codes)
+        used = _distinct(self.codes)
         table = np.full(len(self.classes), -1)
         table[used] = [places.get(label, -1) for label in self.classes[used].tolist()]
         return table[self.codes]
@@ -358,6 +362,11 @@ def read_memory(
 def are_among(labels: NDArray[np.int64], n: int) -> bool:
     """Whether all labels are in 0..n-1."""
     return bool(((labels >= 0) & (labels < n)).all())
+
+
+def _distinct(codes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the distinct codes, sorted, of a dense range: at once, where `np.unique` takes a second for a million."""
+    return np.flatnonzero(np.bincount(codes))
 
 
 def _digests(rows: NDArray[Any]) -> NDArray[np.uint64]:

@@ -176,15 +176,16 @@ class StoredModel:
         (label,) = given.tolist()
         if old != new and label in known.tolist():
             raise ValueError(f"{new!r} is a class already; choose another label, or remove that class first")
-        classes = np.union1d(known[[name != old for name in known.tolist()]], given)
+        place = self._place(old)
+        left = np.delete(known, place).astype(np.result_type(known, given))
+        at = int(np.searchsorted(left, given)[0])
+        classes = np.insert(left, at, given)
         warn_if_look_alike(classes)
         if self._params["on_error"] != "raise" or self._params["reject"] is not None:
             check_unknown(self._params["unknown_label"], classes, known)
-        place = self._place(old)
-        names = [label if i == place else name for i, name in enumerate(known.tolist())]
         support = self.support_ and self.support_.renamed(old, label, classes.dtype)
-        order = {name: i for i, name in enumerate(names)}
-        return self._become(classes, [order[name] for name in classes.tolist()], support)
+        places = np.insert(np.delete(np.arange(len(known)), place), at, place)
+        return self._become(classes, places.tolist(), support)
 
     def remove_class(self, label: Any) -> Self:
         """Forget a class and all of its support; see `FewShotModel.remove_class`."""
@@ -274,7 +275,7 @@ class StoredModel:
         if self._is_large:
             self._changes.append(self._change(classes, places))
         elif (rows := self._rows) is not None:
-            before, used = self.classes_.tolist(), set(rows.classes[np.unique(rows.codes)].tolist())
+            before, used = self.classes_.tolist(), set(rows.labels().tolist())
             renamed = [(before[i], new) for i, new in zip(places, classes.tolist(), strict=True) if before[i] != new]
             old, new = (np.array([pair[i] for pair in renamed if pair[0] in used], object) for i in (0, 1))
             gone = rows.rows_of({before[i] for i in set(range(len(before))).difference(places)})

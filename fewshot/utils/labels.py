@@ -213,10 +213,10 @@ def refuse_file(text: str, classes: NDArray[Any]) -> None:
 
 def warn_if_look_alike(classes: NDArray[Any]) -> None:
     """Warn if two labels differ only in their Unicode form; they stay two classes."""
-    if classes.dtype.kind not in "UO" or not all(isinstance(c, str) for c in classes):
+    labels, seen = classes.tolist(), dict[str, str]()
+    if classes.dtype.kind not in "UO" or not all(isinstance(c, str) for c in labels) or all(map(str.isascii, labels)):
         return
-    seen: dict[str, str] = {}
-    for label in classes.tolist():
+    for label in labels:
         twin = seen.setdefault(unicodedata.normalize("NFC", label), label)
         if twin != label:
             warn(
