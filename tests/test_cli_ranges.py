@@ -241,3 +241,9 @@ def test_help_shows_the_range_of_each_number(capsys, command, option, span):
         main([command, "--help"])
     about = " ".join(capsys.readouterr().out.split("options:")[1].split()).partition(option)[2]
     assert span in about[:130]
+
+
+def test_a_number_with_a_comma_is_answered_with_how_to_write_it(capsys):
+    with pytest.raises(SystemExit):
+        main(["calibrate", "model", "--reject", "0,5"])
+    assert "not '0,5'; write a point in place of the comma; auto" in capsys.readouterr().err

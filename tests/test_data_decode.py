@@ -205,6 +205,7 @@ def test_row_55_a_bit_turned_over_in_a_jpeg_is_an_error_or_another_image():
         (b"once upon a time", "not an image that Pillow knows but text"),
         (b"\n<!DOCTYPE html><title>404</title>", "not an image that Pillow knows but an HTML or XML page"),
         (b"<html>", "but an HTML or XML page"),
+        (b"%PDF-1.4", "but a PDF; save its pages as JPEG or PNG"),
         (bytes(range(200, 256)), "not an image that Pillow knows$"),
     ],
 )

@@ -63,7 +63,7 @@ def full_page():
     page = Page("Title", "Lead")
     page.section("Section", "First.\n\nSecond.")
     page.cards([("99 %", "right")])
-    page.table(pd.DataFrame({"a": [1, 2]}, index=pd.Index(["x", "y"], name="row")), "A table")
+    page.table(pd.DataFrame({"a": [1.5, float("nan")]}, index=pd.Index(["x", "y"], name="row")), "A table")
     page.figure(accuracy_dots(accuracies()), "Dots")
     page.code("fewshot demo")
     page.task(
@@ -83,6 +83,7 @@ def test_a_page_is_balanced_and_fetches_nothing():
     text = " ".join(parsed.text)
     for part in ("Title", "First.", "Second.", "99 %", "A table", "fewshot demo", "wrong, it is", "70%", "the end"):
         assert part in text
+    assert "nan" not in parsed.text
     assert dict(parsed.tags)["html"]["lang"] == "en"
 
 

@@ -38,7 +38,8 @@ def _reader(kind: Callable[[str], N], least: float, most: float, what: str, span
             value = None
         if value is None or not least <= value <= most:
             shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
-            raise argparse.ArgumentTypeError(f"expected {what} from {span}, not {shown!r}")
+            cure = "; write a point in place of the comma" if text.count(",") == 1 else ""
+            raise argparse.ArgumentTypeError(f"expected {what} from {span}, not {shown!r}{cure}")
         return value
 
     read.span = span  # type: ignore[attr-defined]  # for --help

@@ -434,6 +434,8 @@ def _look_inside(head: bytes) -> str:
     """Describe a file that is not an image by its first bytes, since error pages are often saved as pictures."""
     if head.lstrip()[:5].lower() in (b"<!doc", b"<html", b"<?xml"):
         return " but an HTML or XML page"
+    if head.startswith(b"%PDF-"):
+        return " but a PDF; save its pages as JPEG or PNG"
     return " but text" if head.isascii() and head[:16].decode("ascii").isprintable() else ""
 
 

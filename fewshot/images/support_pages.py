@@ -189,7 +189,8 @@ def _show_pairs(page: Page, found: CheckResult) -> None:
             told += [f"{len(mistaken)} of {label} taken for {other}"] * bool(mistaken)
         page.task(shown, [], ", ".join(told))
     named = {name: [as_unicode(str(label)) for label in pairs[name]] for name in ("class", "other")}
-    page.table(pairs.assign(**named).head(SHOWN).set_index("class"))
+    called = {"images": "mistaken", "of": "of images", "as_other": "class taken for other"}
+    page.table(pairs.assign(**named).head(SHOWN).set_index("class").rename(columns=called))
 
 
 def _show_gains(page: Page, found: CheckResult) -> None:

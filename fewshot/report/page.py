@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -87,7 +88,7 @@ class Page:
         head = "".join(f'<th scope="col">{name}</th>' for name in (text_of(frame.index.name or ""), *columns))
         rows = "".join(
             f'<tr><th scope="row">{text_of(name)}</th>'
-            + "".join(f'<td data-of="{of}">{text_of(cell)}</td>' for of, cell in zip(columns, cells, strict=True))
+            + "".join(f'<td data-of="{of}">{_shown(cell)}</td>' for of, cell in zip(columns, cells, strict=True))
             + "</tr>"
             for name, cells in zip(frame.index, frame.to_numpy(dtype=object), strict=True)
         )
@@ -202,6 +203,11 @@ class Page:
             f"<body><main>\n{PLACE}\n{self._head}\n{parts}\n{body}\n{again}\n"
             f"<footer>{text_of(footer)}</footer></main>\n{others}<script>\n{script}</script></body></html>\n"
         )
+
+
+def _shown(cell: Any) -> str:
+    """Return a cell of a table; a number that there is not is left blank."""
+    return "" if isinstance(cell, float) and math.isnan(cell) else text_of(cell)
 
 
 def _joined(parts: Sequence[str | _Run]) -> str:

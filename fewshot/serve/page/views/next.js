@@ -85,7 +85,7 @@ export class NextView {
     const most = Math.max(50, Math.floor((state.model.limits.body_bytes * 0.8) / (12 * left[0].row.length)));
     const pool = left.length > most ? left.toSorted(() => Math.random() - 0.5).slice(0, most) : left;
     const { order } = await ask("POST", "suggest", { query: { k: AHEAD }, json: { embeddings: pool.map(({ row }) => row) } });
-    this.queue = order.map((one) => ({ item: pool[one.index], label: one.label, probability: one.probability, reason: one.reason }));
+    this.queue = order.map((one) => ({ item: pool[one.index], label: one.label, likeliest: one.likeliest, probability: one.probability, reason: one.reason }));
     for (const item of pool) item.copy = order.length < Math.min(AHEAD, pool.length) && !order.some((one) => pool[one.index] === item);
     this.since = 0;
   }
@@ -104,12 +104,12 @@ export class NextView {
   draw() {
     if (this.place.firstChild !== this.work) fill(this.place, this.work);
     for (const name of state.names) if (!this.keys.includes(name) && this.keys.length < KEYS.length) this.keys.push(name);
-    const { label, probability, reason } = this.current;
+    const { label, likeliest, probability, reason } = this.current;
     const left = this.pool.filter(({ done, skipped }) => !done && !skipped).length;
     this.bar.set(this.labelled / Math.max(1, this.labelled + left), `${counted(this.labelled, "picture")} labelled, ${left.toLocaleString("en")} left`);
     fill(this.stage, local(this.picture, "stage-picture"));
     const guess = label !== null && state.knows(label);
-    fill(this.about, guess ? [h("p", { class: "eyebrow" }, "Guess"), h("button", { type: "button", class: "guess", onclick: () => this.label(label) }, h("span", { class: "name" }, label), h("span", { class: "soft" }, percent(probability)), h("kbd", {}, "Enter"))] : h("p", { class: "soft" }, "No guess yet: name this one."),
+    fill(this.about, guess ? [h("p", { class: "eyebrow" }, "Guess"), h("button", { type: "button", class: "guess", onclick: () => this.label(label) }, h("span", { class: "name" }, label), h("span", { class: "soft" }, percent(probability)), h("kbd", {}, "Enter"))] : h("p", { class: "soft" }, likeliest && state.knows(likeliest) ? `Like no class: ${likeliest} comes closest, ${percent(probability)}.` : "No guess yet: name this one."),
       reason ? h("p", { class: "soft" }, reason === "stands for itself" ? "Like no other of these pictures." : sentence(withoutDigests(reason))) : null);
     fill(this.choices, this.keys.map((name, place) => state.knows(name) ? h("button", { type: "button", class: "key", onclick: () => this.label(name), "aria-keyshortcuts": KEYS[place] }, h("kbd", {}, KEYS[place].toUpperCase()), h("span", { class: "name" }, name)) : null));
     this.drawComing();
