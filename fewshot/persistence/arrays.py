@@ -186,7 +186,7 @@ def write_sealed(
     try:
         save(content, path, {**notes, DIGEST: digest(content, notes)})
     except SafetensorError as error:
-        number = re.search(r"os error (\d+)", str(error))  # such as that of a full disk
+        number = re.search(r"(?:os error |Os { code: )(\d+)", str(error))  # such as that of a full disk; newer, older
         if number is not None:
             raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
         raise OSError(f"{path} cannot be written: {error}") from error
