@@ -61,6 +61,18 @@ def test_a_body_without_images_is_small(client, method, path):
     said(client.request(method, path, content=b" " * 70_000, headers=JSON), 413, "too_large")
 
 
+def test_who_sends_too_much_and_reads_only_then_is_told_why(client):
+    """As curl does, which shows a broken connection otherwise."""
+    part = b'--B\r\nContent-Disposition: form-data; name="images"; filename="x.png"\r\n\r\n' + PICTURE + b"\r\n"
+    many = part * (client.get("/v1/model").json()["limits"]["images"] + 1)
+    with begun(client, "POST /v1/predict", "multipart/form-data; boundary=B", len(many) + 500_000) as connection:
+        connection.sendall(many)
+        for _ in range(10):
+            time.sleep(0.05)
+            connection.sendall(part[:1] * 50_000)
+        assert b" 413 " in connection.recv(200).partition(b"\r\n")[0]
+
+
 @pytest.mark.parametrize(("part", "n"), [(b"[],", 2**18), (b"{},", 2**18), (b"1,", 5 * 2**20)])
 def test_json_does_not_grow_in_memory(client, part, n, monkeypatch):
     asked, loads = [], uploads.json.loads

@@ -55,7 +55,7 @@ class Bodies:
             if (problem := body.problem()) is not None:
                 await body.refuse(problem, send)
                 return
-            await self._app(scope, body.receive, send)
+            await self._app(scope, body.receive, body.sender(send))
         finally:
             self._requests -= 1
             self._archives -= is_archive
@@ -127,10 +127,24 @@ class _Body:
             self.held += n
         return message
 
+    def sender(self, send: Send) -> Send:
+        """Return what sends an answer; if it refuses a body that has not all come, the rest is thrown away before."""
+
+        async def send_when_read(message: Message) -> None:
+            if message.get("status") == 413 and not self._is_done:
+                await self._throw_away()
+            await send(message)
+
+        return send_when_read
+
     async def refuse(self, problem: Problem, send: Send) -> None:
-        """Throw away what comes of the body for a moment, and send a problem: else its sender would not read it."""
+        """Send a problem instead of reading the body."""
+        await self._throw_away()
+        await problem.response({"Connection": "close"})(self._scope, self._receive, send)
+
+    async def _throw_away(self) -> None:
+        """Throw away what comes of the body for a moment: its sender would not read the answer before."""
         with suppress(TimeoutError):
             async with asyncio.timeout(LINGER):
                 while (await self._receive()).get("more_body", False):
                     pass
-        await problem.response({"Connection": "close"})(self._scope, self._receive, send)
