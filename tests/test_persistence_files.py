@@ -7,7 +7,9 @@ import threading
 
 import pytest
 
+from fewshot.cli import main
 from fewshot.persistence.files import (
+    check_writable,
     descriptor_of,
     digest,
     is_special,
@@ -98,6 +100,18 @@ def test_a_read_only_file_is_refused_before_anything_is_computed(tmp_path):
     (tmp_path / "file").chmod(0o444)
     with pytest.raises(PermissionError, match="file"), replacing(tmp_path / "file"):
         raise AssertionError
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_computed(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("no folder")
+    check_writable(tmp_path / "new" / "model")
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(NotADirectoryError, match="file/model"):
+        check_writable(tmp_path / "file" / "model")
+    monkeypatch.setattr("os.access", lambda place, _: place != str(tmp_path))  # root may write anything
+    for command in ("fit", "export"):  # what they would read is not there, which they would say later
+        assert main([command, "absent", "--out", str(tmp_path / "new" / "model")]) == 1
+        assert "Permission denied; choose another place with --out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("depth", [1, 3])

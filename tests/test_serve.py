@@ -19,6 +19,7 @@ from fewshot.embedding.network import Embedded
 from fewshot.errors import ArtifactError
 from fewshot.persistence import artifact, locking
 from fewshot.serve import answering
+from fewshot.serve.workshop import Workshop
 from tests.photographs import photos, quick_embedder
 from tests.serving import files, pictures, running, said, taught
 
@@ -462,6 +463,15 @@ def test_a_folder_that_may_not_be_written_is_told_with_its_cure(client, monkeypa
     assert "Read-only file system" in message
     assert "start it with --read-only" in message
     assert "/srv" not in message
+
+
+def test_a_folder_that_may_not_be_written_is_told_at_the_start(tmp_path, monkeypatch, caplog):
+    folder = taught(tmp_path / "model")
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may write anything
+    Workshop(folder, read_only=True)
+    assert not caplog.records
+    Workshop(folder)
+    assert ["start it with --read-only" in one.message for one in caplog.records] == [True]
 
 
 def test_json_that_is_sent_as_a_form_is_told_its_content_type(client):

@@ -82,6 +82,7 @@ def test_mistakes_are_one_sentence(tmp_path, capsys):
         (["other"], "holds other files"),
         (["new", "--root-path", "x"], "expected a path such as /fewshot"),
         (["new", "--token", str(tmp_path / "gone")], "gone"),
+        (["other/x/new"], "Not a directory; choose another place"),
     ):
         assert main(["serve", str(tmp_path / command[0]), *command[1:]]) in (1, 2)
         assert told in capsys.readouterr().err

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from fewshot._version import __version__
 from fewshot.errors import ArtifactError, NoArtifactError
 from fewshot.persistence.content import errors_of_file
-from fewshot.persistence.files import copy_access, digest, partial_file, read_regular, replacing, sync
+from fewshot.persistence.files import check_writable, copy_access, digest, partial_file, read_regular, replacing, sync
 from fewshot.persistence.locking import LOCK, is_held, locked
 from fewshot.persistence.manifest import (
     BEGIN,
@@ -315,9 +315,10 @@ def version_of(folder: str | Path) -> str | None:
 
 
 def refuse_others(folder: str | Path, kind: str) -> None:
-    """Raise, before any work, if `writing` would: if the folder exists and holds no artifact of this kind."""
+    """Raise, before any work, if `writing` would: if the folder holds something else, or may not be written."""
     if os.path.exists(folder):
         _replaceable(Path(folder), kind)
+    check_writable(folder)
 
 
 def _stamp(folder: str | Path) -> tuple[int, int] | None:

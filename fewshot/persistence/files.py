@@ -206,6 +206,23 @@ def _status(path: str | Path) -> os.stat_result | None:
         return None
 
 
+def check_writable(folder: str | Path) -> None:
+    """Raise, before anything is computed for it, if this user may not write a folder, or make it.
+
+    Raises
+    ------
+    OSError
+        As the system would.
+    """
+    place = os.path.abspath(folder)
+    while not os.path.exists(place):
+        place = os.path.dirname(place)
+    if not os.path.isdir(place):
+        raise _error(errno.ENOTDIR, folder)
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise _error(errno.EACCES, folder)
+
+
 def _error(number: int | None, path: str | Path) -> OSError:
     """Return the system's error about a path; Python chooses the subclass."""
     number = number or errno.EIO

@@ -25,6 +25,7 @@ from fewshot.images.history import go_back, read_steps
 from fewshot.images.image_classifier import FewShotImageClassifier
 from fewshot.images.segments import Held
 from fewshot.persistence.artifact import read_artifact, version_of, writing
+from fewshot.persistence.files import check_writable
 from fewshot.persistence.versions import EMPTY
 from fewshot.serve.problems import Problem, without_place
 from fewshot.serve.view import Stamp, View, folder_stamp, is_undone
@@ -72,6 +73,16 @@ class Workshop:
             self._view = View(self.folder, new, EMPTY, None, _embedder_of(new, None))
         else:
             self._view = self._loaded(None)
+        if not read_only:
+            self._warn_of_refusal()
+
+    def _warn_of_refusal(self) -> None:
+        """Tell whoever runs the service now, and not the first client that teaches, that nothing can be taught."""
+        try:
+            check_writable(self.folder)
+        except OSError as error:
+            told = "the folder cannot be written, so nothing can be taught: let the user of the service write there, "
+            _log.warning(told + "or start it with --read-only", extra={"reason": str(error)})
 
     # ---- reading ---------------------------------------------------------------------------------------------------
 
