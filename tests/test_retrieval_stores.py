@@ -6,6 +6,7 @@ import threading
 import unicodedata
 import uuid
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -350,6 +351,9 @@ def test_without_a_length_the_first_record_decides(make, kind):
     assert store.search_one([1, 0])[0].label == "x"
     with pytest.raises(ValueError, match=r"searched with \(n, 2\); for one vector there is search_one"):
         store.search([1, 0])
+    for images in (["a.jpg"], [Path("a.jpg")], np.zeros((1, 8, 8, 3))):
+        with pytest.raises(ValueError, match=r"to search by images, use retrieve\(model, store, images\)"):
+            store.search(images)
     with pytest.raises(ValueError, match=r"has shape \(3,\); this store holds \(2,\)"):
         store.add([Record("b", VECTOR)])
     assert "2" in repr(store)

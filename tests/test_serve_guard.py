@@ -137,8 +137,10 @@ def test_every_response_has_the_headers(client):
 def test_nothing_is_shown_that_is_not_ours_and_no_redirect_repeats_a_name(client):
     for path in ("/docs", "/redoc", "/openapi.json", "/v1/model/", "/page/..%2f..%2fguard.py", "/page//etc/passwd"):
         response = client.get(path, headers={"Host": "known.example"})
-        said(response, 404, "not_found")
+        assert "/v1/openapi.json describes" in said(response, 404, "not_found")
         assert "location" not in response.headers
+    assert "expected POST" in said(client.get("/v1/predict"), 405, "not_allowed")
+    assert "-F images=@FILE" in said(client.post("/v1/predict"), 415, "unsupported")
 
 
 def test_the_page_has_no_inline_script_or_style(client):

@@ -247,7 +247,8 @@ def test_behind_a_proxy_that_puts_it_under_a_path(tmp_path):
             assert client.get(f"{base}/v1/model", headers=bearer).status_code == 200
             said(client.get(f"{base}/v1/model"), 401, "token")
             assert "fewshot" in client.get(f"{base}/").text
-        said(client.get("/other/v1/model", headers=bearer), 404, "not_found")
+        message = said(client.get("/other/v1/model", headers=bearer), 404, "not_found")
+        assert "/few/v1/openapi.json" in message
         servers = client.get("/v1/openapi.json", headers=bearer).json()["servers"]
         assert servers == [{"url": "/few"}]
         assert "Path=/few" in client.post("/few/v1/session", headers=bearer).headers["set-cookie"]

@@ -157,11 +157,14 @@ async def _of_http(request: Request, error: Exception) -> JSON:
     if isinstance(error.__cause__, (Problem, ClientDisconnect)):  # while the framework has read the body
         return problem_of(error.__cause__).response()
     status = error.status_code if isinstance(error, HTTPException) else 500
-    codes = {404: ("not_found", "there is nothing here"), 405: ("not_allowed", "this method is not allowed here")}
-    code, message = codes.get(status, ("http", "the request cannot be answered"))
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
-    if status == 405:
+    code, message = "http", "the request cannot be answered"
+    if status == 404:
+        where = f"{request.scope.get('root_path', '')}/v1/openapi.json"
+        code, message = "not_found", f"there is nothing here; {where} describes what there is"
+    elif status == 405:
         headers["Allow"] = ", ".join(_methods(request))
+        code, message = "not_allowed", f"this method is not allowed here; expected {headers['Allow']}"
     return Problem(status, code, message).response(headers)
 
 

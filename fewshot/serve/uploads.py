@@ -120,7 +120,8 @@ async def read_sent(request: Request, settings: Settings, *fields: str) -> Sent:
     elif kind == "application/json":
         sent = await run_in_threadpool(_read_json, await request.body(), settings)
     else:
-        raise Problem(415, "unsupported", "the body must be multipart/form-data or application/json")
+        said = "the body must be multipart/form-data, as curl sends it with -F images=@FILE, or application/json"
+        raise Problem(415, "unsupported", said)
     _refuse_unknown(sent.fields, fields, request)
     if len(sent.images) > FEW:  # the head of one takes less time than changing threads
         images = await run_in_threadpool(_checked, sent.images, settings)

@@ -159,9 +159,14 @@ def check_queries(vectors: ArrayLike, d: int | None, k: int) -> NDArray[np.float
     ValueError
         If their shape is wrong, they are not finite, or k is below 1.
     """
-    queries = np.asarray(as_values(vectors, name="the array of queries"), np.float32)
+    by_image = "; to search by images, use retrieve(model, store, images)"
+    given = as_values(vectors, name="the array of queries")
+    try:
+        queries = np.asarray(given, np.float32)
+    except (TypeError, ValueError):  # names of files, for example
+        raise ValueError(f"queries are no vectors of numbers{by_image}") from None
     if queries.ndim != 2 or queries.shape[1] != (d or queries.shape[1]):
-        cure = "; for one vector there is search_one" if queries.ndim == 1 else ""
+        cure = {1: "; for one vector there is search_one", 2: ""}.get(queries.ndim, by_image)
         raise ValueError(f"queries have shape {queries.shape}; this store is searched with (n, {d or 'd'}){cure}")
     _check_magnitude(queries, "a query")
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
