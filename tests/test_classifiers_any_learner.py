@@ -100,3 +100,27 @@ def test_large_integers_survive_a_later_call_with_floats():
     model = PrototypicalClassifier().fit(X[:2], [2**53, 2**53 + 1]).partial_fit(X[2:3], [7.0])
     assert model.classes_.tolist() == [7, 2**53, 2**53 + 1]
     assert model.n_support_.tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (
+            lambda logits: logits.T,
+            r"score\(\) of Wrong returned shape \(2, 3\); expected logits .*, here \(..., 3, 2\)",
+        ),
+        (lambda logits: logits[:, 0], r"score\(\) of Wrong returned shape \(3,\)"),
+        (lambda logits: logits * torch.nan, "gave logits of NaN, which are no answer"),
+    ],
+)
+def test_logits_that_are_no_answer_are_refused_as_evaluate_refuses_them(answer, message):
+    class Wrong(PrototypicalLearner):
+        indexable = False
+
+        def score(self, memory, queries):
+            return answer(super().score(memory, queries))
+
+    model = FewShotClassifier(Wrong()).fit([[0.0], [1.0], [5.0]], ["a", "a", "b"])
+    for ask in (model.predict, model.predict_proba, model.decision_function):
+        with pytest.raises(ValueError, match=message):
+            ask([[0.0], [1.0], [5.0]])

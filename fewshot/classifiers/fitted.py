@@ -395,7 +395,13 @@ class FittedModel:
             widest = max(len(tensor) for tensor in (memory.log_weight, *memory.extras.values()) if tensor.ndim)
             size = max(1, len(queries) if learner.transductive else CHUNK_BYTES // (8 * widest))
             for part in queries.split(size):
-                yield learner.score(memory, part), None
+                logits = learner.checked(learner.score(memory, part), len(part), len(self.classes))
+                if logits.isnan().any():
+                    raise ValueError(
+                        f"{learner.description} gave logits of NaN, which are no answer; expected numbers, or -inf "
+                        "for a class without support"
+                    )
+                yield logits, None
             return
         size = min(snapshot.chunk(), max(1, CHUNK_BYTES // (8 * len(self.classes))))
         for part in queries.split(size):

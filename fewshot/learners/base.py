@@ -450,11 +450,14 @@ class Learner(nn.Module):
             raise ValueError(f"queries have {d} dimensions and keys {expected}; embed both with the same backbone")
         if queries.device != memory.keys.device:
             raise ValueError(f"queries are on {queries.device} and keys on {memory.keys.device}; move one of the two")
-        logits = self.score(memory, queries)
-        if logits.shape[-2:] != (queries.shape[-2], memory.n_way):
+        return self.checked(self.score(memory, queries), queries.shape[-2], memory.n_way)
+
+    def checked(self, logits: Tensor, n_queries: int, n_way: int) -> Tensor:
+        """Return the logits of `score`, or raise ValueError if their shape does not end with (n_queries, n_way)."""
+        if logits.shape[-2:] != (n_queries, n_way):
             raise ValueError(
                 f"score() of {type(self).__name__} returned shape {tuple(logits.shape)}; expected logits "
-                f"(..., q, n_way), here (..., {queries.shape[-2]}, {memory.n_way})"
+                f"(..., q, n_way), here (..., {n_queries}, {n_way})"
             )
         return logits
 
