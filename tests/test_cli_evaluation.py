@@ -55,6 +55,8 @@ def test_train_writes_a_checkpoint_that_evaluate_takes(data, tmp_path, capsys):
         assert row["ci95 %"] > 0
     assert [row["shot"] for row in results["results"]] == [1, 5]
     assert results["split"] == "test"
+    with pytest.warns(UserWarning, match=r"was trained or selected on 12 classes of these, .* measure on others"):
+        assert main([*measure, "--quiet", "--split", "val"]) == 0
 
 
 def test_training_on_a_folder_of_images_in_grey(tmp_path, capsys, monkeypatch):

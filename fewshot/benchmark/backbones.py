@@ -87,12 +87,8 @@ def refuse_unfit(backbone: Backbone, data: Sequence[Measured]) -> None:
             _refuse_split(backbone, split, data)
     if (path := _checkpoint(backbone.backbone, backbone.weights)) is None:
         return
-    training = Checkpoint.open(path).training
-    known, images = set(training.get("classes", ())), set(training.get("images", ()))
     for one in data:
-        digests = digest_classes(one.data) if one.data.is_decoded else {}
-        same = [str(label) for label, content in digests.items() if content in images]
-        if shared := sorted((set(_words(one)) & known).union(same)):
+        if shared := classes_seen(path, one.data):
             raise LeakError(
                 f"{path} was trained or selected on {counted(len(shared), 'class')} of {one.dataset.name}, "
                 f"e.g. {', '.join(shared[:3])}; measure on other classes"
@@ -109,7 +105,7 @@ def _refuse_split(backbone: Backbone, split: str, data: Sequence[Measured]) -> N
         raise ValueError(f"the images of {source} are files of any size; give the size to train on, size = ...")
     contents, where = contents_of(seen), f"the split {split!r} of {source}, on which {backbone.name} is trained"
     for one in data:
-        classes = one.data.classes.tolist() if source == one.dataset.source else _words(one)
+        classes = one.data.classes.tolist() if source == one.dataset.source else _words(one.data)
         refuse_shared(one.dataset.name, classes, one.contents, seen, contents, where)
 
 
@@ -135,9 +131,18 @@ def _checkpoint(backbone: str, weights: str | None) -> str | None:
     return None
 
 
-def _words(one: Measured) -> list[str]:
+def classes_seen(checkpoint: str | Path, data: LabeledImages) -> list[str]:
+    """Return the classes of `data` that a checkpoint was trained or selected on, by word or content, sorted."""
+    training = Checkpoint.open(checkpoint).training
+    known, images = set(training.get("classes", ())), set(training.get("images", ()))
+    digests = digest_classes(data) if images and data.is_decoded else {}
+    same = [str(label) for label, content in digests.items() if content in images]
+    return sorted((set(_words(data)) & known).union(same))
+
+
+def _words(data: LabeledImages) -> list[str]:
     """Return the classes whose names mean the same in other data: words do, numbers do not."""
-    return [label for label in one.data.classes.tolist() if isinstance(label, str) and not label.isdecimal()]
+    return [label for label in data.classes.tolist() if isinstance(label, str) and not label.isdecimal()]
 
 
 def _pixels(backbone: Backbone, split: str) -> LabeledImages:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
@@ -14,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from fewshot.benchmark.backbones import is_pretrained
+from fewshot.benchmark.backbones import classes_seen, is_pretrained
 from fewshot.cli.inputs import choose_split, open_data
 from fewshot.cli.models import make_embedder
 from fewshot.cli.tables import finish, give
@@ -42,6 +43,7 @@ from fewshot.training.distributed import first_process_first, process_group, ran
 from fewshot.training.folder import BEST, MANIFEST, holds_training, lock_training, refuse_foreign_files
 from fewshot.training.result import TrainResult, write_training
 from fewshot.training.trainer import MetaTrainer
+from fewshot.utils.text import counted
 
 #: Fewer classes than the trainer's default, because users' data have fewer.
 DEFAULT = {"n_way": 20}
@@ -220,6 +222,12 @@ def evaluate(options: argparse.Namespace) -> int:
     drawn = {"small_classes": options.small_classes, "query_classes": options.query_classes}
     for shot in options.shot:  # sizes that do not fit are told before the minutes that embedding may take
         EpisodeSampler(data.labels, options.way, shot, options.query, **drawn)
+    if options.checkpoint and (seen := classes_seen(options.checkpoint, data)):
+        warnings.warn(
+            f"{options.checkpoint} was trained or selected on {counted(len(seen), 'class')} of these, e.g. "
+            f"{', '.join(seen[:3])}; this is no accuracy on unseen classes: measure on others",
+            stacklevel=2,
+        )
     if options.skip_unreadable:
         embedder.set_params(on_error="skip")
     embedded = embedder.embed(data)
