@@ -12,6 +12,41 @@ from fewshot.serve.settings import Settings
 
 #: Most bytes of all headers and trailers of a request, and of anything else that the parser has not told yet.
 MOST_HEAD = 2**16
+#: Bytes of a response that are held back until the event loop goes on; more are sent at once.
+MOST_HELD = 2**16
+
+
+class _Together:
+    """A transport that sends together what is written at once: the head of a response, and its body.
+
+    A call of the system takes longer than all that the server does to write a head.
+    """
+
+    def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._parts, self._size = list[bytes](), 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send bytes, when the event loop goes on or many have come."""
+        self._parts.append(data)
+        self._size += len(data)
+        if self._size > MOST_HELD:
+            self._flush()
+        elif len(self._parts) == 1:
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        if self._parts and not self._transport.is_closing():
+            parts, self._parts, self._size = self._parts, [], 0
+            self._transport.write(b"".join(parts))
+
+    def close(self) -> None:
+        """Send what was written, and end the connection."""
+        self._flush()
+        self._transport.close()
 
 
 class _Connection(HttpToolsProtocol):
@@ -23,7 +58,8 @@ class _Connection(HttpToolsProtocol):
     _stuck: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
+        together: Any = _Together(transport, self.loop)
+        super().connection_made(together)
         self._watch()
 
     def data_received(self, data: bytes) -> None:
