@@ -124,3 +124,14 @@ def test_logits_that_are_no_answer_are_refused_as_evaluate_refuses_them(answer, 
     for ask in (model.predict, model.predict_proba, model.decision_function):
         with pytest.raises(ValueError, match=message):
             ask([[0.0], [1.0], [5.0]])
+
+
+@pytest.mark.parametrize(("hook", "kind"), [("collect", "Statistics"), ("memorize", "Memory"), ("score", "Tensor")])
+def test_a_hook_that_returns_something_else_is_told(hook, kind):
+    def wrong(self, *_):
+        return np.zeros((2, 2))
+
+    learner = type("Wrong", (PrototypicalLearner,), {hook: wrong, "indexable": False})()
+    model, X = FewShotClassifier(learner), [[0.0], [5.0]]
+    with pytest.raises(TypeError, match=rf"{hook}\(\) of Wrong returned a ndarray; expected a {kind}"):
+        model.fit(X, ["a", "b"]).predict(X)

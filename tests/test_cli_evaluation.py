@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from fewshot import Embedder, LabeledImages, embed, evaluate, glyphs, load_learner
+from fewshot.benchmark.result_files import read_results
 from fewshot.cli import main
 from fewshot.data.packed import write_packed
 from fewshot.embedding.checkpoint import Checkpoint
@@ -57,6 +58,11 @@ def test_train_writes_a_checkpoint_that_evaluate_takes(data, tmp_path, capsys):
     assert results["split"] == "test"
     with pytest.warns(UserWarning, match=r"was trained or selected on 12 classes of these, .* measure on others"):
         assert main([*measure, "--quiet", "--split", "val"]) == 0
+    seen = json.loads(capsys.readouterr().out)
+    assert (len(seen["seen_classes"]), results["seen_classes"]) == (12, [])
+    (tmp_path / "seen.json").write_text(json.dumps(seen))
+    with pytest.raises(ValueError, match=r"seen\.json, its network was trained or selected on 12 classes of the data"):
+        read_results([tmp_path / "seen.json"])
 
 
 def test_training_on_a_folder_of_images_in_grey(tmp_path, capsys, monkeypatch):

@@ -18,6 +18,7 @@ from fewshot.errors import UnknownNameError
 from fewshot.learners.registry import learner_class
 from fewshot.persistence.content import json_object
 from fewshot.persistence.files import read_regular
+from fewshot.utils.text import counted
 
 #: What a run of a grid writes, of which nothing else in its folder is read.
 RUN, RUN_EPISODES = "results.json", "episodes.json"
@@ -216,6 +217,11 @@ def _of_evaluate(row: Mapping[str, Any], content: Mapping[str, Any], source: Sou
     """Return a row of ``fewshot evaluate --json``."""
     if "data" not in content:
         raise ValueError("an earlier version wrote it, which did not name data and backbone; run its command again")
+    if seen := content.get("seen_classes"):
+        raise ValueError(
+            f"its network was trained or selected on {counted(len(seen), 'class')} of the data, e.g. {seen[0]!r:.60}; "
+            "measure on others"
+        )
     return Result(
         dataset=content["data"],
         split=content["split"] or "",

@@ -109,7 +109,7 @@ class FittedModel:
         cls, learner: Learner, classes: NDArray[Any], n_support: NDArray[np.int64], statistics: Statistics
     ) -> FittedModel:
         """Return the model of the given statistics."""
-        memory = learner.memorize(statistics)
+        memory = learner.expected(Memory, learner.memorize(statistics), "memorize")
         if kept := statistics.support:  # a bounded memory may have dropped rows
             n_support = np.bincount(kept["labels"][kept["weight"] > 0].numpy(), minlength=len(classes))
         return cls(learner, classes, n_support, statistics, memory.present() if learner.indexable else memory)

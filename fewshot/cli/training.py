@@ -222,7 +222,7 @@ def evaluate(options: argparse.Namespace) -> int:
     drawn = {"small_classes": options.small_classes, "query_classes": options.query_classes}
     for shot in options.shot:  # sizes that do not fit are told before the minutes that embedding may take
         EpisodeSampler(data.labels, options.way, shot, options.query, **drawn)
-    if options.checkpoint and (seen := classes_seen(options.checkpoint, data)):
+    if seen := classes_seen(options.checkpoint, data) if options.checkpoint else []:
         warnings.warn(
             f"{options.checkpoint} was trained or selected on {counted(len(seen), 'class')} of these, e.g. "
             f"{', '.join(seen[:3])}; this is no accuracy on unseen classes: measure on others",
@@ -252,6 +252,7 @@ def evaluate(options: argparse.Namespace) -> int:
         "split": split,
         "backbone": (spec_of(embedder.network) or {}).get("name", Path(network).name),
         "external": is_pretrained(network, options.weights),
+        "seen_classes": seen,
         "transductive": learner.transductive,
         "supposes_balance": learner.supposes_balance,
         "results": rows,

@@ -8,7 +8,7 @@ import json
 import math
 from contextlib import suppress
 from functools import cache, partial
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from fewshot.utils.isolation import isolated, seeded
 from fewshot.utils.means import middle, suitable_temperature
 from fewshot.utils.values import check_name
 
+T = TypeVar("T")
 #: Label of padded queries; the loss ignores them.
 IGNORE = -100
 #: Probability mass spread evenly over all classes where a logarithm needs it.
@@ -424,7 +425,15 @@ class Learner(nn.Module):
             self.sized(support.shape[-1], like=support)
             # Padding is zeroed again, because the transform may move zero rows.
             support = torch.where(weight.unsqueeze(-1) > 0, self._transformed(support), 0)
-        return self.collect(support, labels, n_way, weight)
+        return self.expected(Statistics, self.collect(support, labels, n_way, weight), "collect")
+
+    def expected(self, kind: type[T], found: Any, hook: str) -> T:
+        """Return what a hook has returned; raise TypeError if that is of another kind."""
+        if not isinstance(found, kind):
+            raise TypeError(
+                f"{hook}() of {type(self).__name__} returned a {type(found).__name__}; expected a {kind.__name__}"
+            )
+        return found
 
     def answer(self, memory: Memory, queries: Tensor, *, transformed: bool = False) -> Tensor:
         """Transform `queries` (..., q, d), unless they are `transformed`, and return their logits (..., q, n_way).
@@ -453,7 +462,8 @@ class Learner(nn.Module):
         return self.checked(self.score(memory, queries), queries.shape[-2], memory.n_way)
 
     def checked(self, logits: Tensor, n_queries: int, n_way: int) -> Tensor:
-        """Return the logits of `score`, or raise ValueError if their shape does not end with (n_queries, n_way)."""
+        """Return the logits of `score`; raise ValueError if their shape does not end with (n_queries, n_way)."""
+        logits = self.expected(Tensor, logits, "score")
         if logits.shape[-2:] != (n_queries, n_way):
             raise ValueError(
                 f"score() of {type(self).__name__} returned shape {tuple(logits.shape)}; expected logits "
