@@ -441,3 +441,14 @@ def test_lists_are_made_for_the_queries_that_they_answer(monkeypatch):
     found = model.predict(queries)
     assert (found == np.r_[4000:4020, 20:220]).mean() > 0.95
     assert (found == model.view(index="exact").predict(queries)).mean() > 0.97
+
+
+@pytest.mark.parametrize("kind", [FewShotClassifier, PrototypicalClassifier])
+def test_a_similarity_as_threshold_makes_no_keys_of_all_classes(kind):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(1100, 4))
+    model = kind(reject=0.9).fit(X, [f"class {i:04d}" for i in range(1100)])
+    assert isinstance(model.model_, LiveModel)
+    for name in ("one more", "and another"):
+        model.partial_fit(rng.normal(size=(1, 4)), [name]).predict(X[:2])
+        assert "memory" not in vars(model.model_)

@@ -22,6 +22,8 @@ from fewshot.utils.warning import warn
 LOOKS_LIKE_A_RATE = 0.2
 #: A threshold that so many of the learned items fail is no threshold.
 NEARLY_ALL = 0.9
+#: Most classes whose keys are looked at for a warning; those of more, which change one by one, take seconds to make.
+MOST_LOOKED_AT = 1024
 _OWN = object()
 
 
@@ -173,17 +175,17 @@ class RejectRule:
 
 def _warn_if_out_of_reach(reject: float, model: FittedModel) -> None:
     """Warn if no query can be as similar as that, as of 5 where 5 % were meant, or nearly all are, as of 0.05."""
-    learner, most = model.learner, float("inf")
+    learner, most, is_small = model.learner, float("inf"), model.n_classes <= MOST_LOOKED_AT
     if learner.indexable and reject > 0:
         most = {"cosine": 1.0, "sqeuclidean": 0.0}.get(learner.metric, most)
-        if learner.item_metric == "cosine" and learner.metric == "dot":  # queries are of unit length
+        if is_small and learner.item_metric == "cosine" and learner.metric == "dot":  # queries are of unit length
             most = model.memory.keys.norm(dim=-1).max().item()
     if reject > most * (1 + 1e-6):
         warn(
             f"reject is {reject:g}, a similarity, and no query is nearer than {most:.3g}, so all are unknown; for the "
             f"rate of false accepts, give text such as reject='{reject if reject >= 1 else 5:g}%'"
         )
-    elif len(own := model.remembered(_own_similarity, _OWN)) and (strangers := (own < reject).mean()) >= NEARLY_ALL:
+    elif is_small and (strangers := _share_below(reject, model)) >= NEARLY_ALL:
         warn(
             f"reject is {reject:g}, a similarity, not a probability, and {100 * strangers:.0f} % of the learned items "
             "themselves are not as near as that to their class, so nearly all queries are unknown; for the rate of "
@@ -194,6 +196,12 @@ def _warn_if_out_of_reach(reject: float, model: FittedModel) -> None:
             f"reject is {reject:g}, a similarity, which nearly every query exceeds, so hardly any is unknown; for the "
             f"rate of false accepts, give text such as reject='{100 * reject:g}%'"
         )
+
+
+def _share_below(reject: float, model: FittedModel) -> float:
+    """Return the share of the learned items that are less similar to their own class; 0 if it cannot be told."""
+    own = model.remembered(_own_similarity, _OWN)
+    return float((own < reject).mean()) if len(own) else 0.0
 
 
 def _own_similarity(model: FittedModel, _: object) -> NDArray[np.float64]:
