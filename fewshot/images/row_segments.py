@@ -81,7 +81,7 @@ def read_rows(manifest: Mapping[str, Any], paths: Mapping[str, Path], learner: L
     _check(x, labels, classes)
     counts = np.bincount(labels, minlength=len(classes))
     rows = {"x": torch.from_numpy(x), "labels": torch.from_numpy(labels)}
-    support = {**rows, "weight": torch.ones(len(x), dtype=torch.float64)}
+    support = {**rows, "weight": torch.ones(len(x), dtype=torch.float64, device="cpu")}
     statistics = Statistics(len(classes), torch.from_numpy(counts).double(), support=support)
     model = kind.of(learner, classes, counts, statistics)
     found = [Segment(model, x.nbytes)]
