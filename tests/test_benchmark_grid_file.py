@@ -32,6 +32,8 @@ def test_default_names_and_baseline():
     [
         ({"datasets": []}, r"the grid has no datasets; give at least one"),
         ({"learners": 3}, r"the grid has no \[\[learners\]\]; give at least one"),
+        ({"learner": [{"learner": "prototypical"}], "learners": []}, r"called 'learner'; did you mean 'learners'"),
+        ({"datasets": {"source": "digits"}}, r"\[datasets\] is one table; write \[\[datasets\]\] before each of them"),
         ({"episods": 3}, r"no setting of the grid is called 'episods'; did you mean 'n_episodes'"),
         ({"n_way": [1]}, r"n_way is 1; expected an integer from 2 to 1000000"),
         ({"n_shot": ["1"]}, r"n_shot is '1'; expected an integer from 1"),

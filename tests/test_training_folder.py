@@ -155,7 +155,7 @@ def test_a_flipped_bit_is_refused_or_changes_nothing(tmp_path):
             assert (loaded.run, loaded.progress) == (RUN, {"steps": 3})
             assert torch.equal(loaded.model["backbone.w"], torch.arange(3.0))
     assert len(told) > 0.95 * len(content) / 5
-    assert all(str(tmp_path / STATE) in one and ("without resume" in one or "upgrade" in one) for one in told)
+    assert all(str(tmp_path / STATE) in one and ("instead of resume" in one or "upgrade" in one) for one in told)
 
 
 @pytest.mark.parametrize(
@@ -164,6 +164,7 @@ def test_a_flipped_bit_is_refused_or_changes_nothing(tmp_path):
         ({"config": {"lr": 0.1, "n_way": 5}}, "lr is 0.1 here and was 0.003"),
         ({"config": {"lr": 0.003, "n_way": 5, "new": 1}}, "new is 1 here and was None"),
         ({"config": {"lr": 0.003, "n_way": 5, "swap_shots": True}}, "swap_shots is True here and was False"),
+        ({"config": {"lr": 0.003, "n_way": 5, "n_episodes": 99}}, "n_episodes is 99 here and was 500"),
         ({"train": "xyz"}, "train is 'xyz' here and was 'abc'"),
         ({"val": "v"}, "val is 'v' here and was None"),
     ],

@@ -250,8 +250,12 @@ class Grid:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Return the grid that a TOML file with these values describes."""
-        parts = dict(values)
+        parts, known = dict(values), [f.name for f in fields(cls)]
+        for name in (name for name in parts if name not in known):
+            raise UnknownNameError("setting of the grid", name, known)
         for key, kind in (("datasets", Dataset), ("backbones", Backbone), ("learners", LearnerSpec)):
+            if isinstance(parts.get(key), Mapping):
+                raise ValueError(f"[{key}] is one table; write [[{key}]] before each of them")
             if not isinstance(parts.get(key), Sequence) or isinstance(parts[key], str):
                 raise ValueError(f"the grid has no [[{key}]]; give at least one")
             parts[key] = tuple(_learner(one) if kind is LearnerSpec else _build(kind, one, key) for one in parts[key])

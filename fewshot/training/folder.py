@@ -83,8 +83,8 @@ class TrainingState:
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             reason = str(error).removeprefix(f"{path} ").partition(";")[0]
             raise ValueError(
-                f"{path} is not a complete training state ({reason}); restore it from a copy, or start again without "
-                "resume=True"
+                f"{path} is not a complete training state ({reason}); restore it from a copy, or start again with "
+                "overwrite=True instead of resume=True"
             ) from error
         if newer:
             raise ValueError(f"{path} was written by fewshot {version}, which is newer than {__version__}; upgrade")
@@ -126,9 +126,10 @@ def _check_same(old: dict[str, Any], new: dict[str, Any], path: Path) -> None:
         elif name == "sampler" and a is None:
             warn(f"{path} was written with an older sampler; the remaining episodes come from version {b}")
         elif a != b:
+            longer = f"; to train on, begin another from {BEST}" if name == "n_episodes" else ""
             raise ValueError(
                 f"{path} is the state of another training: {name} is {b!r:.60} here and was {a!r:.60}; use the same "
-                "settings, or start again without resume=True"
+                f"settings, or start again with overwrite=True instead of resume=True{longer}"
             )
 
 

@@ -245,13 +245,13 @@ def _read_log(path: Path, progress: dict[str, Any]) -> list[dict[str, float]]:
     if len(records) < progress["steps"]:
         raise ValueError(
             f"{path} has {counted(len(records), 'row')} and the state {counted(progress['steps'], 'step')}; "
-            "start again without resume=True"
+            "start again with overwrite=True instead of resume=True"
         )
     digest = CsvLog.digest(records)
     if progress.get("log", digest) != digest:
         raise ValueError(
-            f"{path} is damaged: its rows are not those of the state; restore it from a copy, or start again without "
-            "resume=True"
+            f"{path} is damaged: its rows are not those of the state; restore it from a copy, or start again with "
+            "overwrite=True instead of resume=True"
         )
     return records
 
