@@ -416,3 +416,15 @@ def test_sets_with_a_promise_are_a_column_and_need_enough_images(tmp_path, capsy
     for options in (["--by-class"], held_out):
         assert main([*predict, *options]) == 2
         assert "--by-class and --held-out are about --coverage" in capsys.readouterr().err
+
+
+def test_the_next_command_names_the_plug_in_that_it_needs(folder, tmp_path, monkeypatch):
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(
+        "from fewshot import PrototypicalLearner, register_learner\n@register_learner('mine')\n"
+        "class Mine(PrototypicalLearner):\n    'Prototypes of my own.'\n"
+    )
+    fit = ["fit", folder, "--out", tmp_path / "own", "--learner", "mine", "--plugin", plugin, *QUICK]
+    told = run(*fit).stdout
+    assert f"now: fewshot predict {tmp_path / 'own'} IMAGES... --plugin {plugin}" in told
+    assert run("show", tmp_path / "own", "--plugin", plugin).returncode == 0

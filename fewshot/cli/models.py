@@ -14,7 +14,7 @@ from typing import Any, Literal
 from fewshot.classifiers.reject_rule import LOOKS_LIKE_A_RATE
 from fewshot.cli.inputs import as_label, beside, open_data, take_unknown_label
 from fewshot.cli.tables import finish, give, without_same
-from fewshot.cli.terminal import complain, is_piped, quoted, say, typed, way_back
+from fewshot.cli.terminal import complain, is_piped, plugged, quoted, say, typed, way_back
 from fewshot.data.images import list_splits
 from fewshot.data.opening import check_paths
 from fewshot.data.scan import list_images, list_marked
@@ -64,7 +64,7 @@ def fit(options: argparse.Namespace) -> int:
         *([] if expected is None else [f"{expected}: fewshot check {typed(options.out)}"]),
         *([f"learned all splits ({', '.join(splits)}); --split NAME selects one"] if splits else []),
         *([] if is_new else [f"replaced a classifier{way_back(options.out)}"]),
-        f"written to {options.out}; now: fewshot predict {typed(options.out)} IMAGES...",
+        f"written to {options.out}; now: fewshot predict {typed(options.out)} IMAGES...{plugged(options)}",
     )
     if options.reject is not None:  # last, since it may be impossible, and nothing must be lost then
         with writing(options.out, "classifier"):

@@ -155,6 +155,11 @@ def typed(name: object) -> str:
     return f'"{text}"' if _SPECIAL.search(text) and not _NEVER_IN_QUOTES.search(text) else text
 
 
+def plugged(options: argparse.Namespace) -> str:
+    """Return the plug-ins of a command as the end of one that follows it, which needs them, too."""
+    return "".join(f" --plugin {typed(one)}" for one in options.plugin)
+
+
 def quoted(label: Any) -> str:
     """Return a label, quoted for a sentence."""
     return f"'{shortened(printable(label), 100)}'" if isinstance(label, str) else repr(label)

@@ -19,7 +19,7 @@ from fewshot.benchmark.backbones import classes_seen, is_pretrained
 from fewshot.cli.inputs import choose_split, open_data
 from fewshot.cli.models import make_embedder
 from fewshot.cli.tables import finish, give
-from fewshot.cli.terminal import say, typed
+from fewshot.cli.terminal import plugged, say, typed
 from fewshot.data.augment import Chain, Distortion, Light, Mirror
 from fewshot.data.images import LabeledImages, list_splits
 from fewshot.embedding.backbones import spec_of
@@ -80,7 +80,8 @@ def train(options: argparse.Namespace) -> int:
     kept = f"{resumed.said}{facts['seconds']:.0f} s; kept the weights after episode {result.best_episode}{best}"
     unseen = options.data if "test" in splits else "DATA-OF-OTHER-CLASSES"
     facts = {"checkpoint": str(out / BEST), **facts}
-    finish(options, facts, kept, f"written to {out}; now: fewshot evaluate {typed(unseen)} --from {typed(out / BEST)}")
+    then = f"fewshot evaluate {typed(unseen)} --from {typed(out / BEST)}{plugged(options)}"
+    finish(options, facts, kept, f"written to {out}; now: {then}")
     return 0
 
 
