@@ -247,3 +247,9 @@ def test_a_number_with_a_comma_is_answered_with_how_to_write_it(capsys):
     with pytest.raises(SystemExit):
         main(["calibrate", "model", "--reject", "0,5"])
     assert "not '0,5'; write a point in place of the comma; auto" in capsys.readouterr().err
+
+
+def test_whole_numbers_are_separated_by_blanks(capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", "X", "--shot", "1,5"])
+    assert "not '1,5'; separate numbers by blanks" in capsys.readouterr().err

@@ -38,7 +38,9 @@ def _reader(kind: Callable[[str], N], least: float, most: float, what: str, span
             value = None
         if value is None or not least <= value <= most:
             shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
-            cure = "; write a point in place of the comma" if text.count(",") == 1 else ""
+            cure = ""
+            if "," in text:
+                cure = "; separate numbers by blanks" if kind is int else "; write a point in place of the comma"
             raise argparse.ArgumentTypeError(f"expected {what} from {span}, not {shown!r}{cure}")
         return value
 
