@@ -164,7 +164,7 @@ class LiveModel(FittedModel):
         """Return the model of what is known and what is added, of known or new classes."""
         numbers = self.known.numbers(added.classes)
         known = numbers[numbers >= 0]
-        if self._taught is None:
+        if self._taught is None or not len(known):
             before = self.known.part(known)
         else:  # from all rows, so that sums do not depend on how these came together
             before = self._holding(known, self.support.of_classes(known))
