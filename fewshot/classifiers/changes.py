@@ -40,7 +40,7 @@ def after_classes(model: LiveModel, gone: list[Any], part: Summary) -> LiveModel
 
 def _numbers(model: LiveModel, labels: list[Any]) -> NDArray[np.int64]:
     """Return the numbers of classes; raise ValueError if there is no such class."""
-    numbers = np.array([model.known.places.of(label) for label in labels], np.int64)
+    numbers = model.known.numbers(np.array(labels, object))
     for place in np.flatnonzero(numbers < 0)[:1]:
         raise ValueError(f"there is no class {labels[place]!r:.60}")
     return numbers

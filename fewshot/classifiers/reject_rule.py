@@ -20,7 +20,7 @@ from fewshot.utils.warning import warn
 
 #: Similarities up to this are more likely to be meant as rates.
 LOOKS_LIKE_A_RATE = 0.2
-#: A threshold that so many of the learned items fail is no threshold.
+#: If this share of the learned items fail a threshold, it is a mistake.
 NEARLY_ALL = 0.9
 #: Most classes whose keys are looked at for a warning; those of more, which change one by one, take seconds to make.
 MOST_LOOKED_AT = 1024

@@ -215,6 +215,18 @@ def _pixels(data: LabeledImages, options: argparse.Namespace) -> LabeledImages:
     return data.decoded(options.size, progress=not options.quiet, on_error=on_error, **given)
 
 
+def _seen(checkpoint: str | None, data: LabeledImages) -> list[str]:
+    """Return the classes that a checkpoint was trained or selected on, and warn of them."""
+    seen = classes_seen(checkpoint, data) if checkpoint else []
+    if seen:
+        warnings.warn(
+            f"{checkpoint} was trained or selected on {counted(len(seen), 'class')} of these, e.g. "
+            f"{', '.join(seen[:3])}; this is no accuracy on unseen classes: measure on others",
+            stacklevel=2,
+        )
+    return seen
+
+
 def evaluate(options: argparse.Namespace) -> int:
     """Measure the accuracy of a backbone and a learner on episodes."""
     embedder = make_embedder(options).fit()
@@ -223,12 +235,7 @@ def evaluate(options: argparse.Namespace) -> int:
     drawn = {"small_classes": options.small_classes, "query_classes": options.query_classes}
     for shot in options.shot:  # sizes that do not fit are told before the minutes that embedding may take
         EpisodeSampler(data.labels, options.way, shot, options.query, **drawn)
-    if seen := classes_seen(options.checkpoint, data) if options.checkpoint else []:
-        warnings.warn(
-            f"{options.checkpoint} was trained or selected on {counted(len(seen), 'class')} of these, e.g. "
-            f"{', '.join(seen[:3])}; this is no accuracy on unseen classes: measure on others",
-            stacklevel=2,
-        )
+    seen = _seen(options.checkpoint, data)
     if options.skip_unreadable:
         embedder.set_params(on_error="skip")
     embedded = embedder.embed(data)

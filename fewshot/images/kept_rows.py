@@ -75,7 +75,7 @@ def rows_to_arrays(
     return {"gone": gone, **added, **{name: x for arrays in named for name, x in arrays.items()}}
 
 
-def gone_in(change: Mapping[str, NDArray[Any]], n: int) -> NDArray[np.int64]:
+def gone_rows(change: Mapping[str, NDArray[Any]], n: int) -> NDArray[np.int64]:
     """Return which of `n` rows a change removes; raise ValueError if it removes others."""
     gone = change["gone"]
     if gone.dtype != np.int64 or gone.ndim != 1 or (len(gone) and not (gone[0] >= 0 and gone[-1] < n)):
@@ -159,7 +159,7 @@ def read_support(
     states: list[tuple[Support, int, bytes | None]] = [*found]
     for raw, is_inline in changes_of(manifest, paths, SUPPORT):
         change = load(raw)
-        support = support.without(gone_in(change, len(support)).tolist()).relabelled(*renamed_in(change))
+        support = support.without(gone_rows(change, len(support)).tolist()).relabelled(*renamed_in(change))
         if "labels" in change:
             support += Support.from_arrays(change, labels_under(OF, change), d)
         states.append((support, len(raw), raw if is_inline else None))
@@ -264,7 +264,7 @@ class MemoryRows:
 
     def changed(self, change: Mapping[str, NDArray[Any]]) -> Self:
         """Return these rows after a change, which is not trusted."""
-        gone, blocks, n = gone_in(change, len(self.codes)), list(self.blocks), sum(map(len, self.blocks))
+        gone, blocks, n = gone_rows(change, len(self.codes)), list(self.blocks), sum(map(len, self.blocks))
         chosen, codes = (np.delete(x, gone) for x in (np.arange(n) if self.chosen is None else self.chosen, self.codes))
         classes = self.classes.tolist()
         numbers = {classes[number]: number for number in _distinct(codes).tolist()}  # others may have been renamed

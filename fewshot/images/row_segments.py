@@ -1,7 +1,7 @@
 """The rows of a large model that changes class by class: a base that is mapped, and the changes since.
 
-The files are those of `kept_rows`, where changes are applied to arrays; here, what has changed is told without a look
-at what has not, and applied to the model.
+The files are those of `kept_rows`, which applies changes to arrays. Here they are found without a look at what has not
+changed, and applied to the model.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from fewshot.images.kept_rows import (
     added_in,
     are_among,
     changes_of,
-    gone_in,
+    gone_rows,
     labels_named,
     labels_under,
     part_name,
@@ -66,7 +66,7 @@ def rows_in_segments(held: Segments, model: LiveModel) -> tuple[Segments, dict[s
 
 
 def read_rows(manifest: Mapping[str, Any], paths: Mapping[str, Path], learner: Learner) -> Segments | None:
-    """Return the segments of rows that a learner keeps; None if its model of so many does not change class by class.
+    """Return the segments of rows that a learner keeps; None if its model does not change class by class.
 
     Raises
     ------
@@ -121,7 +121,7 @@ def _to_arrays(change: RowChange) -> dict[str, NDArray[Any]]:
 
 def _from_arrays(change: Mapping[str, NDArray[Any]], model: LiveModel) -> RowChange:
     """Return a change of the rows of a model; raise ValueError unless it is possible."""
-    gone, (old, new) = gone_in(change, model.n_rows), renamed_in(change)
+    gone, (old, new) = gone_rows(change, model.n_rows), renamed_in(change)
     x, labels, of = np.empty((0, model.d)), np.empty(0, np.int64), model.some_classes[:0]
     if "x" in change:
         x, (of, labels) = change["x"], added_in(change)
