@@ -103,3 +103,12 @@ def test_sums_do_not_depend_on_how_rows_came(model):
         sums = (each.known.sums.rows(np.array([each.known.places.of(name)])) for each in (mine, other))
         np.testing.assert_array_equal(*sums)
     np.testing.assert_array_equal(model.predict_proba(rows(1, 2)), one.predict_proba(rows(1, 2)))
+
+
+def test_a_base_may_list_a_class_that_had_no_support(tmp_path, model):
+    model.set_params(keep_support=True).fit(rows(*range(12)), [*NAMES, *NAMES[:3]], ids=[f"{i}.png" for i in range(12)])
+    model.remove_support(["5.png"], drop_empty=False).save(tmp_path / "m")
+    StoredModel.open(tmp_path / "m").remove_class(NAMES[5]).save("remove")
+    again = load(tmp_path / "m")
+    assert again.classes_.tolist() == [name for name in NAMES if name != NAMES[5]]
+    np.testing.assert_array_equal(again.predict(rows(1, 2)), model.remove_class(NAMES[5]).predict(rows(1, 2)))

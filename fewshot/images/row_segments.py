@@ -80,6 +80,8 @@ def read_rows(manifest: Mapping[str, Any], paths: Mapping[str, Path], learner: L
         return None
     _check(x, labels, classes)
     counts = np.bincount(labels, minlength=len(classes))
+    if not (there := counts > 0).all():  # a class without support was listed when the base was written
+        classes, labels, counts = classes[there], (np.cumsum(there) - 1)[labels], counts[there]
     rows = {"x": torch.from_numpy(x), "labels": torch.from_numpy(labels)}
     support = {**rows, "weight": torch.ones(len(x), dtype=torch.float64, device="cpu")}
     statistics = Statistics(len(classes), torch.from_numpy(counts).double(), support=support)
@@ -136,7 +138,7 @@ def _check(x: NDArray[Any], labels: NDArray[np.int64], of: NDArray[Any], d: int 
     if labels.dtype != np.int64 or labels.shape != x.shape[:1] or not are_among(labels, len(of)):
         raise ValueError(f"its support must be of {len(of)} classes")
     check_sorted(of)
-    if np.bincount(labels, minlength=len(of)).min(initial=1) < 1:
+    if d and np.bincount(labels, minlength=len(of)).min(initial=1) < 1:
         raise ValueError("its support lacks rows of some of its classes")
     if x.dtype != np.float64 or x.ndim != 2 or x.shape[1] != (d or x.shape[1]) or not x.shape[1]:
         raise ValueError(f"its support is {x.dtype} {x.shape}; expected rows of {d or 'some'} numbers")
