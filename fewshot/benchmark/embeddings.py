@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewshot.benchmark.backbones import backbone_embedder, backbone_key
-from fewshot.benchmark.grid_file import PIXELS, Backbone, LearnerSpec
+from fewshot.benchmark.given import GivenEmbeddings
+from fewshot.benchmark.grid_file import GIVEN, PIXELS, Backbone, LearnerSpec
 from fewshot.benchmark.methods import applies, is_local
 from fewshot.benchmark.sources import Measured
 from fewshot.benchmark.tasks import key_of, one_thread
@@ -94,7 +95,7 @@ class Embeddings:
         for backbone in backbones:
             kinds = {is_local(method, backbone) for method in learners if applies(method, backbone)}
             networks = {maps: backbone_key(backbone, maps=maps) for maps in kinds}
-            for one in data:
+            for one in (one for one in data if not one.is_given):
                 keys = {maps: key_of("embeddings", VERSION, network, one.digest) for maps, network in networks.items()}
                 wanted |= {key: (one.data.images, backbone, networks[maps], maps) for maps, key in keys.items()}
                 base = ""
@@ -102,6 +103,11 @@ class Embeddings:
                     base = key_of("embeddings", VERSION, networks[False], one.base_digest)
                     wanted[base] = one.base.images, backbone, networks[False], False
                 found.append(EmbeddedDataset(one, backbone, keys.get(False, ""), keys.get(True, ""), base))
+        for one in data:
+            if isinstance(one.data, GivenEmbeddings):
+                key = key_of("given", one.digest)
+                wanted[key] = one.data.images, one.data.backbone, "", False
+                found.append(EmbeddedDataset(one, one.data.backbone, key, "", ""))
         self._embed(workers, wanted)
         return found
 
@@ -146,7 +152,7 @@ def embed_part(
     Parameters
     ----------
     images : array
-        Pixels or paths.
+        Pixels or paths; or embeddings, which are returned.
     backbone : Backbone
         The network.
     network : str
@@ -156,6 +162,8 @@ def embed_part(
     cache : str or None
         See `Embedder`.
     """
+    if backbone.backbone == GIVEN:
+        return images
     with one_thread():
         if backbone.backbone == PIXELS:
             return as_pixels(images)

@@ -22,8 +22,15 @@ _ADDRESS = re.compile(r"[\w-]{2,}:", re.ASCII)
 SAMPLERS = ("fixed", "varied")
 #: The backbone whose embeddings are the pixels themselves.
 PIXELS = "pixels"
+#: The backbone of data that are embeddings already, and its name in tables if their file gives none.
+GIVEN = "given embeddings"
 #: Learners outside the registry: scikit-learn's logistic regression, any classifier of it, and the one in a checkpoint.
 LINEAR_PROBE, SCIKIT_LEARN, OWN = "linear-probe", "scikit-learn", "own"
+
+
+def is_given(source: str) -> bool:
+    """Whether a source is a file of embeddings, by its name."""
+    return Path(source).suffix.lower() == ".npz"
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,8 @@ class Dataset:
     Attributes
     ----------
     source : str
-        ``digits``, ``glyphs``, or any source that `LabeledImages.open` takes.
+        ``digits``, ``glyphs``, or any source that `LabeledImages.open` takes; or a file of embeddings and labels, as
+        ``np.savez("sentences.npz", embeddings=X, labels=y, network="MiniLM")`` writes it, which no backbone embeds.
     name : str
         Name in tables; by default the last part of the source.
     split : str
@@ -157,7 +165,8 @@ class Grid:
     Attributes
     ----------
     datasets, backbones, learners : tuple
-        The data sets, backbones and learners to compare; names must be unique.
+        The data sets, backbones and learners to compare; names must be unique. Data that are embeddings need no
+        backbone.
     n_way, n_shot, seeds : tuple of int
         Classes per episode, support images per class, and seeds.
     n_query, n_episodes : int
@@ -192,8 +201,8 @@ class Grid:
     def __post_init__(self) -> None:
         for what in ("datasets", "backbones", "learners", "n_way", "n_shot", "seeds", "sampler", "query_classes"):
             values = [getattr(value, "name", value) for value in getattr(self, what)]
-            if not values:
-                raise ValueError(f"the grid has no {what}; give at least one")
+            if not values and not (what == "backbones" and all(is_given(one.source) for one in self.datasets)):
+                raise ValueError(f"the grid has no {f'[[{what}]]' if what == 'backbones' else what}; give at least one")
             if repeated := [value for value in values if values.count(value) > 1]:
                 raise ValueError(f"{what} has {repeated[0]!r} twice; give one of the two another name or value")
         for what, least, most in (("n_way", 2, 10**6), ("n_shot", 1, 10**6), ("seeds", 0, 2**63 - 1)):
@@ -254,6 +263,8 @@ class Grid:
         for name in (name for name in parts if name not in known):
             raise UnknownNameError("setting of the grid", name, known)
         for key, kind in (("datasets", Dataset), ("backbones", Backbone), ("learners", LearnerSpec)):
+            if kind is Backbone and key not in parts:
+                parts[key] = ()  # data that are embeddings need none
             if isinstance(parts.get(key), Mapping):
                 raise ValueError(f"[{key}] is one table; write [[{key}]] before each of them")
             if not isinstance(parts.get(key), Sequence) or isinstance(parts[key], str):

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from fewshot.benchmark.grid_file import OWN, PIXELS, Backbone, LearnerSpec
+from fewshot.benchmark.grid_file import GIVEN, OWN, PIXELS, Backbone, LearnerSpec
 from fewshot.benchmark.references import LinearProbe, ScikitLearn
 from fewshot.embedding.backbones import is_path
 from fewshot.embedding.checkpoint import describe_learner, load_learner
 from fewshot.errors import UnknownNameError
 from fewshot.learners.base import Learner
+from fewshot.learners.discriminant import DiscriminantLearner
 from fewshot.learners.registry import learner_class, ready_learner
 from fewshot.persistence.files import digest
 
@@ -51,6 +52,8 @@ def make_learner(
             f"that is a checkpoint of it, or that is trained with it: train_on = ..., learner = {method.learner!r}"
         )
     params: dict[str, Any] = {**method.params, "center": center} if method.needs_base else dict(method.params)
+    if backbone.backbone == GIVEN and kind is DiscriminantLearner:
+        params.setdefault("power", 1.0)  # they may be negative
     known = inspect.signature(kind).parameters
     unknown = [] if any(one.kind is one.VAR_KEYWORD for one in known.values()) else params.keys() - known.keys()
     for name in sorted(unknown):
@@ -77,11 +80,13 @@ def is_local(method: LearnerSpec, backbone: Backbone) -> bool:
     Raises
     ------
     ValueError
-        If it does, and the images are compared pixel by pixel.
+        If it does, and there are no maps: images are compared pixel by pixel, or the data are embeddings.
     """
     kind = type(load_learner(backbone.backbone)) if method.learner == OWN else method_class(method)
-    if kind.local and backbone.backbone == PIXELS:
-        raise ValueError(f"learner {method.name!r} compares maps of features, which {PIXELS!r} are not; leave one out")
+    if kind.local and backbone.backbone in (PIXELS, GIVEN):
+        raise ValueError(
+            f"learner {method.name!r} compares maps of features, which {backbone.backbone!r} are not; leave one out"
+        )
     return kind.local
 
 

@@ -130,7 +130,8 @@ def _errors(page: Page, rows: Sequence[Row], data: Sequence[Measured]) -> None:
         if best.found["confusion"]:
             classes = best.found["classes"]
             page.figure(confusion(pd.DataFrame(best.found["confusion"], classes, classes)), f"Confusion, {name}", name)
-        _hardest(page, best, opened[dataset], name)
+        if not opened[dataset].is_given:
+            _hardest(page, best, opened[dataset], name)
 
 
 def _hardest(page: Page, row: Row, one: Measured, name: str) -> None:

@@ -22,7 +22,7 @@ from fewshot.benchmark.frozen import check_frozen, freeze
 from fewshot.benchmark.grid_file import OWN, Grid
 from fewshot.benchmark.methods import applies, describe_method, has_own, identify, is_local, make_learner, script_class
 from fewshot.benchmark.page import write_report
-from fewshot.benchmark.sources import Measured, measured
+from fewshot.benchmark.sources import Measured, given_backbones, measured
 from fewshot.benchmark.table import Row, list_failures, pooled, tidy, to_markdown
 from fewshot.benchmark.tasks import Unit, answer
 from fewshot.persistence.files import leftovers, refuse_irregular, refuse_other_files, write_text
@@ -104,6 +104,7 @@ class _Run:
     def __init__(self, grid: Grid, folder: Path, cache: str | Path | None, progress: bool) -> None:
         self.grid, self.folder, self.progress = grid, folder, progress
         self.embeddings = Embeddings(folder / "embeddings", cache, progress)
+        #: Whether a backbone saw other data; what made given embeddings may have.
         self.external = {backbone.name: is_external(backbone) for backbone in grid.backbones}
         #: Units whose answers an earlier run has left.
         self.n_resumed = 0
@@ -132,8 +133,9 @@ class _Run:
 
     def _check(self, data: Sequence[Measured]) -> dict[str, Any]:
         """Build every learner and backbone once, so that mistakes surface before training; describe the learners."""
+        images = [one for one in data if not one.is_given]
         for backbone in self.grid.backbones:
-            refuse_unfit(backbone, data)
+            refuse_unfit(backbone, images)
             if not backbone.train_on:
                 backbone_key(backbone)
         carriers = [backbone for backbone in self.grid.backbones if has_own(backbone)]
@@ -143,12 +145,13 @@ class _Run:
                 f"the learner {OWN!r} needs a checkpoint, and no backbone is one; name a checkpoint file as a "
                 "backbone, or train one with train_on = ..."
             )
-        for method, backbone in product(self.grid.learners, self.grid.backbones):
+        backbones = [*self.grid.backbones, *given_backbones(data)]
+        for method, backbone in product(self.grid.learners, backbones):
             if method.learner != OWN:
                 is_local(method, backbone)
             elif has_own(backbone) and not backbone.train_on:
                 make_learner(method, backbone, None)
-        return {method.name: describe_method(method, self.grid.backbones[0]) for method in self.grid.learners}
+        return {method.name: describe_method(method, backbones[0]) for method in self.grid.learners}
 
     def _prepare_folder(self) -> None:
         """Make the folders, and remove files that killed processes left half-written."""
@@ -176,9 +179,9 @@ class _Run:
                 found = {"key": missing[i].key, "found": outcome}
                 write_text(self._result(missing[i]), json.dumps({**found, "sha256": _digest(found)}))
         return [
-            Row(unit, {}, outcome.error, self.external[unit.backbone.name], outcome.trace)
+            Row(unit, {}, outcome.error, self.external.get(unit.backbone.name, True), outcome.trace)
             if isinstance(outcome, Failure)
-            else Row(unit, outcome, "", self.external[unit.backbone.name])
+            else Row(unit, outcome, "", self.external.get(unit.backbone.name, True))
             for unit, outcome in outcomes.items()
         ]
 
@@ -220,7 +223,7 @@ class _Run:
             "grid": asdict(self.grid),
             **facts,
             "baseline": baseline,
-            "backbones": {one.name: one.describe() for one in self.grid.backbones},
+            "backbones": {one.name: one.describe() for one in (*given_backbones(data), *self.grid.backbones)},
             "traces": {row.unit.key: row.trace for row in rows if row.trace},
             "dropped": {one.dataset.name: len(one.dropped) for one in data},
             "results": json.loads(frame.to_json(orient="records")),

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from fewshot.benchmark.grid_file import Dataset
+from fewshot.benchmark.given import GivenEmbeddings, read_given
+from fewshot.benchmark.grid_file import Backbone, Dataset, is_given
 from fewshot.data.digest import hash_contents
 from fewshot.data.digits import digits
 from fewshot.data.glyphs import glyphs
@@ -58,6 +59,11 @@ class Measured:
     dropped: tuple[str, ...]
     base: LabeledImages | None
     base_digest: str = ""
+
+    @property
+    def is_given(self) -> bool:
+        """Whether the data are embeddings, not images."""
+        return isinstance(self.data, GivenEmbeddings)
 
 
 def measured(dataset: Dataset, wants_base: bool) -> Measured:
@@ -120,13 +126,22 @@ def refuse_shared(
         )
 
 
+def given_backbones(data: Sequence[Measured]) -> list[Backbone]:
+    """Return what stands for the networks of the data that are embeddings."""
+    return [one.data.backbone for one in data if isinstance(one.data, GivenEmbeddings)]
+
+
 def splits_of(source: str) -> list[str]:
     """Return the splits of a source; none if it is measured as a whole."""
+    if is_given(source):
+        return []
     return list(BUILT_IN[source][1]) if source in BUILT_IN else list_splits(source)
 
 
 def open_images(source: str, split: str | None) -> LabeledImages:
-    """Return the images of a split."""
+    """Return the images of a split, or the embeddings of a file."""
+    if is_given(source):
+        return read_given(source)
     opened = BUILT_IN[source][0] if source in BUILT_IN else partial(LabeledImages.open, source)
     return opened(split)
 

@@ -102,7 +102,7 @@ GROUPS = {
         ),
         "evaluate": Command(
             "training_options",
-            "training",
+            "evaluating",
             "measure accuracy on episodes of unseen classes",
             "fewshot evaluate data/omniglot --from runs/omniglot/best.safetensors",
         ),

@@ -1,11 +1,10 @@
-"""``fewshot train`` and ``evaluate``."""
+"""``fewshot train``."""
 
 from __future__ import annotations
 
 import argparse
 import inspect
 import json
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
@@ -15,26 +14,21 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from fewshot.benchmark.backbones import classes_seen, is_pretrained
-from fewshot.cli.inputs import choose_split, open_data
-from fewshot.cli.models import make_embedder
-from fewshot.cli.tables import finish, give
+from fewshot.cli.inputs import choose_split
+from fewshot.cli.tables import finish
 from fewshot.cli.terminal import plugged, say, typed
 from fewshot.data.augment import Chain, Distortion, Light, Mirror
 from fewshot.data.images import LabeledImages, list_splits
-from fewshot.embedding.backbones import spec_of
 from fewshot.embedding.backbones.presets import located
 from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.network import choose_device
 from fewshot.episodes.balanced_sampler import EpisodeSampler
 from fewshot.episodes.episode import Sampler
-from fewshot.episodes.evaluate import evaluate as measure
 from fewshot.episodes.grouped_sampler import GroupedEpisodeSampler
-from fewshot.episodes.query_draws import BALANCED
 from fewshot.episodes.varied_sampler import VariedEpisodeSampler
-from fewshot.images.learned import default_learner, suited
+from fewshot.images.learned import default_learner
 from fewshot.learners.base import Learner
-from fewshot.learners.registry import learner_class, ready_learner
+from fewshot.learners.registry import learner_class
 from fewshot.persistence.files import write_text
 from fewshot.persistence.provenance import command_line, manifest
 from fewshot.training.callbacks import Callback, TensorBoard
@@ -43,7 +37,6 @@ from fewshot.training.distributed import first_process_first, process_group, ran
 from fewshot.training.folder import BEST, MANIFEST, holds_training, lock_training, refuse_foreign_files
 from fewshot.training.result import TrainResult, write_training
 from fewshot.training.trainer import MetaTrainer
-from fewshot.utils.text import counted
 
 #: Fewer classes than the trainer's default, because users' data have fewer.
 DEFAULT = {"n_way": 20}
@@ -213,57 +206,3 @@ def _pixels(data: LabeledImages, options: argparse.Namespace) -> LabeledImages:
     on_error: Literal["skip", "raise"] = "skip" if options.skip_unreadable else "raise"
     given = {"grey": options.grey, "bits": options.bits, "crop": options.crop}
     return data.decoded(options.size, progress=not options.quiet, on_error=on_error, **given)
-
-
-def _seen(checkpoint: str | None, data: LabeledImages) -> list[str]:
-    """Return the classes that a checkpoint was trained or selected on, and warn of them."""
-    seen = classes_seen(checkpoint, data) if checkpoint else []
-    if seen:
-        warnings.warn(
-            f"{checkpoint} was trained or selected on {counted(len(seen), 'class')} of these, e.g. "
-            f"{', '.join(seen[:3])}; this is no accuracy on unseen classes: measure on others",
-            stacklevel=2,
-        )
-    return seen
-
-
-def evaluate(options: argparse.Namespace) -> int:
-    """Measure the accuracy of a backbone and a learner on episodes."""
-    embedder = make_embedder(options).fit()
-    learner = ready_learner(suited(options.learner or default_learner(embedder), embedder))
-    data, split = open_data(options.data, options, "test", f"; {learner}")
-    drawn = {"small_classes": options.small_classes, "query_classes": options.query_classes}
-    for shot in options.shot:  # sizes that do not fit are told before the minutes that embedding may take
-        EpisodeSampler(data.labels, options.way, shot, options.query, **drawn)
-    seen = _seen(options.checkpoint, data)
-    if options.skip_unreadable:
-        embedder.set_params(on_error="skip")
-    embedded = embedder.embed(data)
-    readable = np.setdiff1d(np.arange(len(data)), [error.index for error in embedded.errors])
-    embeddings, labels = embedded.embeddings[readable], data.labels[readable]
-    sizes = {"n_way": options.way, "n_query": options.query, "n_episodes": options.episodes, "seed": options.seed}
-    sizes |= drawn
-    answer = partial(measure, learner, embeddings, labels, **sizes)
-    results = [answer(n_shot=shot) for shot in options.shot]
-    spread = {} if options.query_classes == BALANCED else {"query classes": options.query_classes}
-    rows = [
-        {"way": options.way, "shot": shot, "accuracy %": 100 * result.mean, "ci95 %": 100 * result.ci95}
-        | {"episodes": options.episodes, "queries per class": options.query, **spread}
-        | {"learner": result.protocol["learner"]}
-        for shot, result in zip(options.shot, results, strict=True)
-    ]
-    network = options.checkpoint or options.backbone
-    facts = {
-        "manifest": manifest(command_line(), options.seed),
-        "fingerprint": embedder.fingerprint,
-        "data": Path(options.data).name,
-        "split": split,
-        "backbone": (spec_of(embedder.network) or {}).get("name", Path(network).name),
-        "external": is_pretrained(network, options.weights),
-        "seen_classes": seen,
-        "transductive": learner.transductive,
-        "supposes_balance": learner.supposes_balance,
-        "results": rows,
-    }
-    give(rows, options, facts)
-    return 0

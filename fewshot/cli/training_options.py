@@ -105,6 +105,7 @@ def evaluate_options(evaluate: argparse.ArgumentParser) -> None:
     """Define ``fewshot evaluate``."""
     evaluate.description = (
         "Embed the split 'test' of DATA once, then answer many small tasks drawn from its classes. "
+        "DATA may also be embeddings with labels, as np.savez('DATA.npz', embeddings=X, labels=y) writes them. "
         "The interval is 1.96 sigma / sqrt(episodes)."
     )
     shared(evaluate, "data")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -190,7 +190,7 @@ class LabeledImages:
         expected = "a folder of class folders, or a table path,label,split"
         if path.suffix.lower() in (".npy", ".npz", ".pt", ".pkl", ".parquet"):
             expected += (
-                "; arrays of images become LabeledImages(images, labels), and embeddings go to evaluate(learner, X, y)"
+                "; arrays of images become LabeledImages(images, labels), and embeddings go to evaluate(learner, X, y), or to fewshot evaluate and bench as an .npz file"
             )
         raise ValueError(f"{brief(path)} {what}; expected {expected}")
 
@@ -439,7 +439,7 @@ class LabeledImages:
         ([7, 5], [6, 7])
         """
         index = check_rows(rows, len(self))
-        return LabeledImages(self.images[index], self.labels[index])
+        return replace(self, images=self.images[index], labels=self.labels[index])
 
     def split(self, n: float, *, seed: int = 0) -> tuple[LabeledImages, LabeledImages]:
         """Draw images of each class, such as a support set, and return them and the rest.
