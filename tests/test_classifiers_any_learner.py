@@ -1,5 +1,7 @@
 """The classifier of any learner: names, trained learners, and learners whose score is their own."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -121,9 +123,11 @@ def test_logits_that_are_no_answer_are_refused_as_evaluate_refuses_them(answer, 
             return answer(super().score(memory, queries))
 
     model = FewShotClassifier(Wrong()).fit([[0.0], [1.0], [5.0]], ["a", "a", "b"])
-    for ask in (model.predict, model.predict_proba, model.decision_function):
-        with pytest.raises(ValueError, match=message):
-            ask([[0.0], [1.0], [5.0]])
+    X, y = [[0.0], [1.0], [5.0]], ["a", "a", "b"]
+    asked = (model.predict, model.predict_proba, model.decision_function)
+    for ask in (*(partial(ask, X) for ask in asked), partial(model.calibrate, X * 4, y * 4)):
+        with pytest.raises(ValueError, match=message if ask.func != model.calibrate else "logits"):
+            ask()
 
 
 @pytest.mark.parametrize(("hook", "kind"), [("collect", "Statistics"), ("memorize", "Memory"), ("score", "Tensor")])

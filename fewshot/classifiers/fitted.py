@@ -395,13 +395,7 @@ class FittedModel:
             widest = max(len(tensor) for tensor in (memory.log_weight, *memory.extras.values()) if tensor.ndim)
             size = max(1, len(queries) if learner.transductive else CHUNK_BYTES // (8 * widest))
             for part in queries.split(size):
-                logits = learner.checked(learner.score(memory, part), len(part), len(self.classes))
-                if logits.isnan().any():
-                    raise ValueError(
-                        f"{learner.description} gave logits of NaN, which are no answer; expected numbers, or -inf "
-                        "for a class without support"
-                    )
-                yield logits, None
+                yield learner.numbers(learner.answer(memory, part, transformed=True)), None
             return
         size = min(snapshot.chunk(), max(1, CHUNK_BYTES // (8 * len(self.classes))))
         for part in queries.split(size):

@@ -331,7 +331,8 @@ def _asked_together(
         n_way = n_own + len(shots)
         own, new = torch.arange(n_way, device="cpu").split([n_own, len(shots)])
         both = model.statistics.joined(own, taught, new, n_way)
-        found = learner.closeness(learner.score(learner.memorize(both), rows[np.concatenate(queries)]), None).numpy()
+        logits = learner.answer(learner.memorize(both), rows[np.concatenate(queries)], transformed=True)
+        found = learner.closeness(learner.numbers(logits), None).numpy()
         parts = np.split(found, np.cumsum([len(one) for one in queries])[:-1])
         known += parts[: len(learned)]
         unknown += parts[len(learned) :]

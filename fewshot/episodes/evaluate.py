@@ -321,12 +321,8 @@ def _answer_batch(learner: Learner, x: torch.Tensor, episodes: list[Episode], tr
     support, queries = (x.index_select(0, part.flatten()).unflatten(0, part.shape) for part in places)
     sizes, ways = (np.array([len(getattr(e, name)) for e in episodes]) for name in ("query", "classes"))
     way = int(ways.max())
-    logits = learner(support, labels.clamp(min=0), queries, way, weight, transformed=transformed).cpu()
-    if logits.isnan().any():
-        raise ValueError(
-            f"{learner.description} gave logits of NaN, which are no answer; expected numbers, or -inf for a class "
-            "without support"
-        )
+    logits = learner(support, labels.clamp(min=0), queries, way, weight, transformed=transformed)
+    logits = learner.numbers(logits.cpu())
     if (ways < way).any():  # an episode may have fewer classes than its batch
         logits = logits.masked_fill(
             torch.arange(way, device="cpu") >= torch.from_numpy(ways)[:, None, None], -torch.inf

@@ -471,6 +471,15 @@ class Learner(nn.Module):
             )
         return logits
 
+    def numbers(self, logits: Tensor) -> Tensor:
+        """Return the logits; raise ValueError if one is NaN, which is no answer."""
+        if logits.isnan().any():
+            raise ValueError(
+                f"{self.description} gave logits of NaN, which are no answer; expected numbers, or -inf for a class "
+                "without support"
+            )
+        return logits
+
     def _transformed(self, x: Tensor) -> Tensor:
         found = self.transform(x)
         if found.shape[:-1] != x.shape[:-1]:
