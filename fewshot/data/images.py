@@ -190,7 +190,8 @@ class LabeledImages:
         expected = "a folder of class folders, or a table path,label,split"
         if path.suffix.lower() in (".npy", ".npz", ".pt", ".pkl", ".parquet"):
             expected += (
-                "; arrays of images become LabeledImages(images, labels), and embeddings go to evaluate(learner, X, y), or to fewshot evaluate and bench as an .npz file"
+                "; arrays of images become LabeledImages(images, labels), and embeddings go to evaluate(learner, X, y) "
+                "or, in an .npz file, to fewshot evaluate and bench"
             )
         raise ValueError(f"{brief(path)} {what}; expected {expected}")
 
