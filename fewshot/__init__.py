@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # `X as X` tells type checkers that a name is public
     from fewshot.data.glyphs import glyphs as glyphs
     from fewshot.data.images import LabeledImages as LabeledImages
     from fewshot.data.mixture import mix as mix
+    from fewshot.data.tiles import tiles as tiles
     from fewshot.displays.confusion import ConfusionDisplay as ConfusionDisplay
     from fewshot.displays.embedding_map import EmbeddingDisplay as EmbeddingDisplay
     from fewshot.displays.neighbours import NeighboursDisplay as NeighboursDisplay
@@ -209,6 +210,7 @@ _HOME = {
     "retrieve": "retrieval.retrieve",
     "run_benchmark": "benchmark.run_grid",
     "sum_by_class": "learners.memory",
+    "tiles": "data.tiles",
 }
 
 #: Messages about what takes long or may surprise go to the loggers below this one; a program chooses what is shown.

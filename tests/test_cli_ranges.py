@@ -43,7 +43,7 @@ WHOLE = (
     *((command, "--max-pixels", NUMBERS) for command in ("search X Y --model Z", "train DATA --out OUT")),
     *(("adapt DATA --out OUT", option, NUMBERS) for option in ("--size", "--bits", "--max-pixels")),
     ("adapt DATA --out OUT", "--shrinkage", ("nan", "inf", "-1", "0", "1.1", "1e400", "")),
-    ("predict MODEL IMAGE", "--top", NUMBERS),
+    *(("predict MODEL IMAGE", option, NUMBERS) for option in ("--top", "--tiles")),
     ("search TABLE IMAGE --model MODEL", "-k", NUMBERS),
     *(("suggest MODEL DATA", option, NUMBERS) for option in ("-k", "--size", "--bits", "--max-pixels")),
     *((command, "--max-pixels", NUMBERS) for command in ("export-labels X --format csv --out Z", "import-labels X")),

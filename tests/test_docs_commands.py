@@ -159,6 +159,8 @@ def stand_ins(tmp_path_factory):
     }
     (place / "boxes.json").write_text(json.dumps(boxes))
     (place / "asked.csv").write_text(f"path,x,y,w,h\n{shown[0][1]},2,2,40,40\n")
+    Image.effect_noise((600, 400), 50).convert("RGB").save(place / "field.jpg")
+    np.savez(place / "tickets.npz", embeddings=np.eye(8), labels=["billing", "technical"] * 4)
     (place / "grid.toml").write_text(GRID)
     code = re.search(r"```python\n(.*?@register_learner.*?)```", (ROOT / "docs" / "extend.md").read_text(), re.DOTALL)
     (place / "mine.py").write_text(code[1].split("\nmodel = ")[0])

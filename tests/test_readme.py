@@ -51,6 +51,7 @@ def files(tmp_path):
     write_photos(tmp_path / "photos", 3)
     write_photos(tmp_path / "others", 3, seed=2)
     shutil.copy(write_photos(tmp_path / "queries", 1, seed=1)[0], tmp_path / "new1.jpg")
+    Image.new("RGB", (600, 400), (90, 160, 110)).save(tmp_path / "field.jpg")
     for i in (1, 2):
         Image.new("RGB", (80, 60), (90, 100, 110 + i)).save(tmp_path / f"heron{i}.jpg")
     characters = glyphs("test")

@@ -18,6 +18,7 @@ from fewshot.cli.terminal import complain, is_piped, plugged, quoted, say, typed
 from fewshot.data.images import list_splits
 from fewshot.data.opening import check_paths
 from fewshot.data.scan import list_images, list_marked
+from fewshot.data.tiles import tiles
 from fewshot.embedding.embedder import Embedder
 from fewshot.errors import ImageDecodeError
 from fewshot.images.checked import CheckResult
@@ -170,9 +171,10 @@ def predict(options: argparse.Namespace) -> int:
     """Classify images; exit with 1 if one could not be read."""
     model = load(options).set_params(on_error="unknown")
     promise = _promise(model, options)
-    answers = model.answer(
-        list_paths(options.images), top=max(options.top, 3 if options.report else 1), promise=promise
-    )
+    images = list_paths(options.images)
+    if options.tiles:
+        images = [part for image in images for part in _tiles(image, options.tiles)]
+    answers = model.answer(images, top=max(options.top, 3 if options.report else 1), promise=promise)
     rows: list[dict[str, Any]] = []
     n_shown = min(options.top, len(model.classes_))
     for answer in answers:
@@ -191,6 +193,14 @@ def predict(options: argparse.Namespace) -> int:
     for error in unreadable:
         complain(f"{error.source}: {error.reason}")
     return 1 if unreadable else 0
+
+
+def _tiles(image: Any, side: int) -> list[Any]:
+    """Return the tiles of a picture; of a box, and of what cannot be read, which `answer` will tell, itself."""
+    try:
+        return list(tiles(image, side)) if isinstance(image, (str, os.PathLike)) else [image]
+    except ImageDecodeError:
+        return [image]
 
 
 def _promise(model: FewShotImageClassifier, options: argparse.Namespace) -> Promise | None:

@@ -263,6 +263,13 @@ def predict_options(predict: argparse.ArgumentParser) -> None:
     )
     predict.add_argument("--held-out", metavar="DATA", help="labelled images to base it on, instead of those learned")
     shared(predict, "--split")
+    predict.add_argument(
+        "--tiles",
+        type=whole(8, 2**16),
+        metavar="PX",
+        help="answer overlapping squares of this side instead of whole pictures, each named after its place: "
+        "picture#x,y,w,h",
+    )
     report(predict, "pictures")
     shared(predict, *TABLES, *EMBEDDING)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fewshot.data.decode import decode
+from fewshot.data.picture import Picture
 from fewshot.errors import ImageDecodeError, brief
 from fewshot.persistence.files import check_file
 
@@ -23,12 +23,12 @@ Marked = tuple[str, Sequence[float], str]
 
 
 class BoxedImage:
-    """A box of a picture, which is opened and cropped whenever it is read, like an open file of the part.
+    """A box of a picture, which is cropped whenever it is read, like an open file of the part.
 
     Parameters
     ----------
-    path : path
-        The picture.
+    picture : Picture or path
+        The picture, which may be shared by several boxes.
     box : sequence of float
         Left, top, width and height, in pixels of the picture as it is seen: after the rotation that EXIF asks for.
     percent : bool, default=False
@@ -55,9 +55,10 @@ class BoxedImage:
     (30, 40)
     """
 
-    def __init__(self, path: str | os.PathLike[str], box: Sequence[float], percent: bool = False) -> None:
-        self.path, self.box, self.percent = os.fspath(path), tuple(map(float, box)), percent
-        self.name = f"{self.path}#{','.join(f'{n:g}' for n in self.box)}{'%' * percent}"
+    def __init__(self, picture: Picture | str | os.PathLike[str], box: Sequence[float], percent: bool = False) -> None:
+        self.picture = picture if isinstance(picture, Picture) else Picture(picture)
+        self.box, self.percent = tuple(map(float, box)), percent
+        self.name = f"{self.picture.path}#{','.join(f'{n:g}' for n in self.box)}{'%' * percent}"
         if len(self.box) != 4 or not all(map(math.isfinite, self.box)):
             raise ValueError(f"{brief(self.name)} has no four finite numbers x, y, w, h")
         if min(self.box[:2]) < -SLACK or min(self.box[2:]) <= 0:
@@ -74,7 +75,7 @@ class BoxedImage:
         ImageDecodeError
             If the picture cannot be read, or the box reaches outside it.
         """
-        picture, held = decode(self.path), io.BytesIO()
+        picture, held = self.picture.decoded(), io.BytesIO()
         picture.crop(self._corners(picture.size)).save(held, "PNG", compress_level=1)
         return held.getvalue()
 
@@ -111,10 +112,11 @@ def has_boxes(columns: Sequence[Any]) -> bool:
 def boxed(paths: Sequence[str], boxes: Mapping[str, Sequence[Any]], table: str) -> list[Any]:
     """Return the boxes of a table as images; the whole picture where all four columns of a row are empty."""
     found: list[Any] = []
+    pictures = {path: Picture(path) for path in paths}
     for row, (path, *given) in enumerate(zip(paths, *(boxes[name] for name in COLUMNS), strict=True)):
         texts = ["" if value is None or value != value else str(value).strip() for value in given]
         try:
-            found.append(path if not any(texts) else BoxedImage(path, [float(text) for text in texts]))
+            found.append(path if not any(texts) else BoxedImage(pictures[path], [float(text) for text in texts]))
         except ValueError as error:
             reason = str(error) if "#" in str(error) else f"{', '.join(texts)} are not four numbers x, y, w, h"
             raise ValueError(f"{table}, row {row}: {reason}") from None
@@ -147,7 +149,8 @@ def read_marked(path: str | Path) -> tuple[Any, Any]:
     if not found:
         raise ValueError(f"{path} has no box; expected annotations with bbox, or rectanglelabels")
     percent, base = not isinstance(content, dict), Path(path).parent
-    return [BoxedImage(base / name, box, percent) for name, box, _ in found], [label for *_, label in found]
+    pictures = {name: Picture(base / name) for name, *_ in found}
+    return [BoxedImage(pictures[name], box, percent) for name, box, _ in found], [label for *_, label in found]
 
 
 def _coco(content: Mapping[str, Any]) -> Iterator[Marked]:
