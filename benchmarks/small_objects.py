@@ -1,8 +1,9 @@
 """Small objects in large scenes: embeddings of whole images, means by salience, and learners of local descriptors.
 
 An image of a data set is pasted at 1/16 of the area, at a random place, into a scene: a random part of a photograph of
-gravel (for choosing) or of grass (for reporting) from scikit-image. Every row answers the same episodes, so that its
-gain over the default learner on embeddings of whole images is paired.
+gravel (for choosing) or of grass (for reporting) from scikit-image. Images that fill the scene show what each row costs
+where objects are large. Every row answers the same episodes, so that its gain over the default learner on embeddings of
+whole images is paired.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -26,8 +28,8 @@ from fewshot.embedding.maps import salient_mean
 from fewshot.episodes.evaluate import EvalResult
 from fewshot.learners.local import LocalLearner
 
-#: The side of the object is the scene's divided by this; parts of the photograph are this large, in pixels.
-SHARE, PARTS = 4, (200, 400)
+#: The side of the object is the scene's divided by these; parts of the photograph are this large, in pixels.
+SHARES, PARTS = (4, 1), (200, 400)
 #: Shots and their numbers of episodes, which are 5-way with `N_QUERY` queries a class.
 SHOTS, N_QUERY = {1: 100, 5: 50}, 5
 DEFAULT = "discriminant"
@@ -39,13 +41,13 @@ LOCAL: tuple[LocalLearner, ...] = (
 )
 
 
-def scene(image: Image.Image, texture: Image.Image, side: int, rng: np.random.Generator) -> Image.Image:
-    """Return a square scene that shows an image somewhere."""
+def scene(image: Image.Image, texture: Image.Image, side: int, share: int, rng: np.random.Generator) -> Image.Image:
+    """Return a square scene that shows an image somewhere, with a side that is divided by `share`."""
     size = int(rng.integers(*PARTS))
     left, top = (int(rng.integers(0, length - size + 1)) for length in texture.size)
     made = texture.crop((left, top, left + size, top + size)).resize((side, side), Image.Resampling.BICUBIC)
-    small = image.resize((side // SHARE, side // SHARE), Image.Resampling.BICUBIC)
-    place = rng.integers(0, side - side // SHARE + 1, 2).tolist()
+    small = image.resize((side // share, side // share), Image.Resampling.BICUBIC)
+    place = rng.integers(0, side - side // share + 1, 2).tolist()
     made.paste(small, (place[0], place[1]))
     return made
 
@@ -61,19 +63,20 @@ def embedded(images: Sequence[Image.Image], options: argparse.Namespace) -> dict
 
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return one row per data set, pooling and learner."""
+    """Return one row per data set, size of objects, pooling and learner."""
     rows = []
-    for name, role, images, y in pictures(options):
+    for (name, role, images, y), share in product(pictures(options), SHARES):
         rng = np.random.default_rng(options.seed)
         photograph = skimage.data.gravel() if role == CHOOSE else skimage.data.grass()
         texture = Image.fromarray(photograph).convert("RGB")
-        x, best = embedded([scene(image, texture, options.size, rng) for image in images], options), None
+        x, best = embedded([scene(image, texture, options.size, share, rng) for image in images], options), None
         for pool, learner in ((p, one) for p in x for one in (LOCAL if p == "none" else WHOLE)):
             found = [answered(learner, x[pool], y, shot, options) for shot in SHOTS]
             if (pool, learner) == ("auto", DEFAULT):
                 best = found
             gains = None if best is None else [over(*pair) for pair in zip(found, best, strict=True)]
-            row = {"data": name, "role": role, "pool": pool, **described(learner)}
+            area = "all" if share == 1 else f"1/{share**2}"
+            row = {"data": name, "role": role, "area": area, "pool": pool, **described(learner)}
             rows.append({**row, "cells": [percent(r.mean, r.ci95) for r in found], "gain": gains})
             print(json.dumps(rows[-1]), flush=True)
     return rows
@@ -103,11 +106,12 @@ def percent(mean: float, ci95: float) -> list[float]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """Return the rows as Markdown."""
-    columns = ["data", "role", "pool", "learner"]
+    places = ["data", "role", "area", "pool", "learner"]
+    columns = list(places)
     columns += [text for shot in SHOTS for text in (f"{shot}-shot", f"gain, {shot}-shot")]
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     for row in rows:
-        cells = [row[key] for key in ("data", "role", "pool", "learner")]
+        cells = [row[key] for key in places]
         for (mean, ci95), (gain, gain_ci95) in zip(row["cells"], row["gain"], strict=True):
             cells += [f"{mean:.1f} ± {ci95:.1f}", f"{gain:+.1f} ± {gain_ci95:.1f}"]
         lines.append(f"| {' | '.join(cells)} |")
