@@ -40,6 +40,40 @@ def run_alone(script, out, *arguments):
     return json.loads(Path(f"{out}.json").read_text())
 
 
+#: Begins every script, in one process: to import torch takes seconds.
+BEGIN = """
+import contextlib, io, runpy, sys
+for script in sys.argv[1:]:
+    sys.argv, said = [script, "--help"], io.StringIO()
+    with contextlib.redirect_stdout(said):
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except SystemExit as left:
+            assert not left.code, script
+    assert "usage: " + script.rpartition("/")[2] in said.getvalue(), script
+"""
+
+
+def test_every_script_begins():
+    scripts = [str(path) for path in sorted(BENCHMARKS.glob("*.py")) if "def main" in path.read_text()]
+    assert len(scripts) > 20
+    ran = subprocess.run(
+        [sys.executable, "-c", BEGIN, *scripts], capture_output=True, text=True, cwd=BENCHMARKS, timeout=300
+    )
+    assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.slow
+def test_small_objects_are_measured_beside_large_ones(tmp_path):
+    noise(tmp_path / "data", 32, (3,), FEW)
+    few = ("--cifar", str(tmp_path / "data"), "--size", "64", "--images", "10", "--roles", "choose")
+    rows = run_alone("small_objects.py", tmp_path / "small", *few)["rows"]
+    assert [(row["area"], row["pool"]) for row in rows[:: len(rows) // 2]] == [("1/16", "auto"), ("all", "auto")]
+    small, large = (row["cells"] for row in rows[:: len(rows) // 2])
+    for one, other in zip(small, large, strict=True):
+        assert one[0] < other[0]
+
+
 @pytest.mark.slow
 def test_the_index_is_measured_beside_the_others(tmp_path):
     found = run_alone("index.py", tmp_path / "index", "--sizes", "50", "2000")
