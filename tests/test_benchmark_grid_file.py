@@ -128,3 +128,10 @@ def test_deep_nesting_and_pipes_are_refused(tmp_path):
         Grid.from_toml(tmp_path / "deep.toml")
     with pytest.raises(ValueError, match=r"cannot be read \(it is not a regular file\)"):
         Grid.from_toml(tmp_path / "pipe.toml")
+
+
+def test_checkpoints_are_told_apart_by_the_folders_of_their_trainings():
+    names = [
+        Backbone(path).name for path in ("runs/a/best.safetensors", "runs/b/best.safetensors", "runs/mine.safetensors")
+    ]
+    assert names == ["a/best.safetensors", "b/best.safetensors", "mine.safetensors"]

@@ -1,9 +1,11 @@
 import hashlib
 import json
+import warnings
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from fewshot.data.images import LabeledImages
 from fewshot.data.packed import digest, is_packed, read_packed, write_packed
@@ -151,3 +153,13 @@ def test_prepared_data_are_replaced_and_a_preparation_that_was_interrupted_is_re
     assert sorted(path.name for path in tmp_path.iterdir() if path.name != ".DS_Store") == [
         "images.npy", "manifest.json", "table.csv"
     ]  # fmt: skip
+
+
+def test_an_image_of_mapped_data_becomes_a_tensor_without_a_warning(tmp_path):
+    images = np.arange(2 * 4 * 4, dtype=np.uint8).reshape(2, 4, 4)
+    write_packed(tmp_path, images, pd.DataFrame({"path": "made", "label": ["a", "b"], "split": "test"}), {})
+    data = LabeledImages.open(tmp_path, "test")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        batch, _ = next(iter(torch.utils.data.DataLoader(data, batch_size=2, generator=torch.Generator())))
+    assert batch.tolist() == images.tolist()

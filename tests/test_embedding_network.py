@@ -127,7 +127,7 @@ def test_bad_input_is_named(images, more, error, match):
 def test_input_is_channels_first_and_scaled(shape, expected):
     images = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
     before = images.copy()
-    x = to_input(images, create_backbone("conv4"))
+    x = to_input(images, create_backbone("conv4", in_chans=expected[1]))
     assert x.shape == expected
     back = (x * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy().reshape(shape)
     np.testing.assert_array_equal(back, images)
@@ -215,3 +215,15 @@ def test_an_unreadable_image_is_raised_or_keeps_its_place():
 
 def test_nothing_has_the_width_of_something():
     assert embed_items(LOADED, []).embeddings.shape == (0, embed_items(LOADED, PHOTOS[:1]).embeddings.shape[1])
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels", "told"),
+    [
+        ((2, 28, 28), 3, r"have 1 channel and the network takes 3; repeat grey images by np.repeat.*in_chans=1"),
+        ((2, 28, 28, 3), 1, "have 3 channels and the network takes 1; convert them to grey.*in_chans=3"),
+    ],
+)
+def test_images_of_other_channels_than_the_network_takes_are_told(shape, channels, told):
+    with pytest.raises(ValueError, match=told):
+        embed(create_backbone("conv4", in_chans=channels, img_size=28), np.zeros(shape, np.uint8))

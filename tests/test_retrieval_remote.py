@@ -65,6 +65,11 @@ def test_annotations_are_those_of_the_classifier(tmp_path, paths, reject, number
     wanted = list(annotate(model, items))
     with running(tmp_path / "model", read_only=True, max_images=4) as client:  # so that there are several requests
         found = list(annotate(RemoteModel(str(client.base_url)), items))
+        labels = RemoteModel(str(client.base_url)).predict(paths)
+        with pytest.raises(ImageDecodeError, match=r"image 6, .*bad\.png: is damaged"):
+            RemoteModel(str(client.base_url)).predict(items)
+    assert labels.tolist() == model.predict(paths).tolist()
+    assert labels.dtype.kind == model.predict(paths).dtype.kind
     assert_alike(found, wanted)
     assert [one.error for one in found[:6]] == [""] * 6
     assert "send JPEG" in found[6].error

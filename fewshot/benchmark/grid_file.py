@@ -15,6 +15,7 @@ from fewshot.episodes.query_draws import BALANCED, check_query_classes
 from fewshot.errors import UnknownNameError
 from fewshot.persistence.files import open_regular
 from fewshot.training.config import TrainConfig
+from fewshot.training.folder import BEST
 
 #: Matches names that would be fetched from an address, such as ``hf-hub:...``.
 _ADDRESS = re.compile(r"[\w-]{2,}:", re.ASCII)
@@ -106,7 +107,9 @@ class Backbone:
             if (address := getattr(self, what)) and _ADDRESS.match(address):
                 raise ValueError(f"{what} is {address!r:.60}, an address; a grid takes only timm names and local files")
         trained = f" trained on {Path(self.train_on).stem}" if self.train_on else ""
-        object.__setattr__(self, "name", self.name or Path(self.backbone).name + trained)
+        path = Path(self.backbone)  # every training calls its checkpoint by the same name
+        own = f"{path.parent.name}/{path.name}" if path.name == BEST and path.parent.name else path.name
+        object.__setattr__(self, "name", self.name or own + trained)
         if self.train_on and (self.weights or self.pretrained or self.img_size):
             raise ValueError(f"backbone {self.name!r} is trained from scratch; leave weights and img_size out")
         unused = [name for name in ("weights", "pretrained", "img_size", "train_on") if getattr(self, name)]

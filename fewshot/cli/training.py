@@ -69,7 +69,8 @@ def train(options: argparse.Namespace) -> int:
             write_text(out / MANIFEST, json.dumps(facts, indent=1) + "\n")
     if options.report:
         write_training(options.report, result, facts)
-    best = "" if val is None else f", {100 * result.best_accuracy:.1f} % on the validation classes"
+    way = "" if val is None else f"{min(config.val_n_way, len(val.classes))}-way {config.val_n_shot}-shot"
+    best = "" if val is None else f", {100 * result.best_accuracy:.1f} % {way} on the validation classes"
     kept = f"{resumed.said}{facts['seconds']:.0f} s; kept the weights after episode {result.best_episode}{best}"
     unseen = options.data if "test" in splits else "DATA-OF-OTHER-CLASSES"
     facts = {"checkpoint": str(out / BEST), **facts}

@@ -91,7 +91,9 @@ class LabeledImages:
     def __getitem__(self, rows: Any) -> Any:
         """Return the image and the label of one row; `LabeledImages` for a slice, a mask or row numbers."""
         if isinstance(rows, (int, np.integer)) and not isinstance(rows, bool):
-            return self.images[rows], self.labels[rows]
+            image = self.images[rows]
+            # Prepared data are mapped read-only; torch cannot say so of a tensor, and warns.
+            return image.copy() if self.is_decoded and not image.flags.writeable else image, self.labels[rows]
         return self.select(np.arange(len(self))[rows] if isinstance(rows, slice) else rows)
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:

@@ -188,6 +188,11 @@ def to_input(
         A network.
     mean, std : sequence of float, optional
         Mean and standard deviation; by default those of the network's configuration.
+
+    Raises
+    ------
+    ValueError
+        If images have another shape, or the network is known to take another number of channels.
     """
     parameter = next(backbone.parameters(), torch.empty(0, dtype=torch.float32, device="cpu"))
     # torch does not accept flipped, memory-mapped or read-only arrays, so they are copied, one batch at a time.
@@ -197,6 +202,12 @@ def to_input(
         raise ValueError(f"images have shape {tuple(x.shape)}; expected (n, h, w) or (n, h, w, c)")
     x = x.unsqueeze(1) if x.dim() == 3 else x.permute(0, 3, 1, 2)
     config = getattr(backbone, "pretrained_cfg", None) or {}
+    if spec_of(backbone) and (wanted := config["input_size"][0]) != x.shape[1]:
+        cure = "repeat grey images by np.repeat(images[..., None], 3, -1)" if wanted == 3 else "convert them to grey"
+        raise ValueError(
+            f"the images have {counted(x.shape[1], 'channel')} and the network takes {wanted}; {cure}, or create the "
+            f"network with in_chans={x.shape[1]}"
+        )
     mean, std = mean or config.get("mean", (0.0,)), std or config.get("std", (1.0,))
     return normalize_pixels(x, mean, std).to(parameter.dtype)
 

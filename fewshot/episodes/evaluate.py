@@ -272,7 +272,7 @@ def _check(embeddings: NDArray[Any], labels: NDArray[Any]) -> NDArray[Any]:
             "learner of local descriptors, such as 'dn4', for maps (n, L, d)"
         )
     if embeddings.dtype.kind not in "fiub":
-        raise TypeError(f"X has dtype {embeddings.dtype}; expected numbers")
+        raise TypeError(f"X has dtype {embeddings.dtype}; expected real numbers")
     check_same_length(embeddings, labels)
     return check_values(embeddings, "X", "X")
 

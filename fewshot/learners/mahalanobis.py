@@ -75,11 +75,9 @@ class MahalanobisLearner(SupportLearner):
         root = weight.sqrt().unsqueeze(-1)
         spread, keys = (x - center) * root, torch.where(count.unsqueeze(-1) > 0, means - center, 0)
         own = (x - means.gather(-2, labels.unsqueeze(-1).expand(x.shape))) * root
-        shots = count.unique()
-        shots = shots[shots > 0]
-        group = torch.searchsorted(shots, count).clamp(max=len(shots) - 1)
+        group, shots = _grouped(count)
         # One shared matrix for each distinct number of shots: (..., groups, r, r) with r = min(n, d).
-        share = 1 / ((shots + 1)[:, None, None] * total.unsqueeze(-3))
+        share = 1 / ((shots + 1)[..., None, None] * total.unsqueeze(-3))
         n, d = x.shape[-2:]
         inner = (spread @ spread.mT if n < d else spread.mT @ spread).unsqueeze(-3)
         side = torch.eye(min(n, d), dtype=x.dtype, device=x.device)
@@ -87,9 +85,11 @@ class MahalanobisLearner(SupportLearner):
         extras = {"middle": center, "spread": spread, "own": own, "labels": labels, "group": group}
         extras |= {"factor": torch.linalg.cholesky(shared)}
         # Inner products of rows under the shared matrix of their class; those of different classes are dropped.
-        gram = own.new_zeros((*own.shape[:-1], n))
+        gram, crossed, plain = own.new_zeros((*own.shape[:-1], n)), _crossed(spread, own), own @ own.mT
         for g, row in _rows_of_groups(extras):
-            gram = torch.where(row.unsqueeze(-1), _Shared(self, extras, g).products(own, own), gram)
+            inverse = _Shared(self, extras, g)
+            whitened = inverse.whitened(crossed)
+            gram = torch.where(row.unsqueeze(-1), inverse.corrected(plain, whitened @ whitened.mT), gram)
         same = labels.unsqueeze(-1) == labels.unsqueeze(-2)
         own_shots = count.gather(-1, labels) + 1
         within = torch.where(same, gram, 0) + torch.diag_embed(own_shots)
@@ -103,22 +103,50 @@ class MahalanobisLearner(SupportLearner):
         means_of_rows = means.gather(-2, labels.unsqueeze(-1).expand(extras["own"].shape))
         distance = q.new_zeros((*q.shape[:-1], means.shape[-2]))
         along = q.new_zeros((*q.shape[:-1], labels.shape[-1]))
+        apart, plain = -pairwise_similarity(q, means), q @ extras["own"].mT
+        aligned = (extras["own"] * means_of_rows).sum(-1)
+        crossed = [_crossed(extras["spread"], x) for x in (q, means, extras["own"])]
         for g, row in _rows_of_groups(extras):
-            shared = _Shared(self, extras, g)
+            inverse = _Shared(self, extras, g)
+            to_query, to_mean, to_row = map(inverse.whitened, crossed)
             of_class = (extras["group"] == g).unsqueeze(-2)
-            distance = torch.where(of_class, shared.distances(q, means), distance)
-            offset = shared.along(extras["own"], means_of_rows).unsqueeze(-2)
-            along = torch.where(row.unsqueeze(-2), shared.products(q, extras["own"]) - offset, along)
+            found = inverse.corrected(apart, -pairwise_similarity(to_query, to_mean))
+            distance = torch.where(of_class, found, distance)
+            offset = (to_row * to_mean.gather(-2, labels.unsqueeze(-1).expand(to_row.shape))).sum(-1)
+            offset = inverse.corrected(aligned, offset).unsqueeze(-2)
+            along = torch.where(row.unsqueeze(-2), inverse.corrected(plain, to_query @ to_row.mT) - offset, along)
         explained = torch.linalg.solve_triangular(extras["within"], along.mT, upper=False).mT.square()
         index = labels.unsqueeze(-2).expand(explained.shape)
         distance = distance - torch.zeros_like(distance).scatter_add(-1, index, explained)
         return self.read(-distance / 2, memory)
 
 
+def _grouped(count: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which classes (..., n_way) have equally many shots, and how many each group (..., groups) has.
+
+    Groups are those of each episode: a batch of uneven ones has far more numbers of shots than any of them.
+    """
+    ordered, places = torch.where(count > 0, count, count.amax(-1, keepdim=True)).sort(-1)
+    rank = torch.zeros_like(places)
+    rank[..., 1:] = (ordered[..., 1:] != ordered[..., :-1]).cumsum(-1)
+    group = torch.zeros_like(places).scatter(-1, places, rank)
+    n_groups = int(rank.amax()) + 1 if rank.numel() else 0
+    return group, torch.ones_like(ordered[..., :n_groups]).scatter(-1, rank, ordered)
+
+
 def _rows_of_groups(extras: Mapping[str, Tensor]) -> list[tuple[int, Tensor]]:
     """Return the index of each distinct number of shots, and the mask of the rows whose class has it."""
     of_rows = extras["group"].gather(-1, extras["labels"])
     return [(g, of_rows == g) for g in range(extras["factor"].shape[-3])]
+
+
+def _crossed(spread: Tensor, x: Tensor) -> Tensor:
+    """Return what the shared matrices of all groups need of rows x: (..., n, rows) for few rows of spread, else x'."""
+    return spread @ x.mT if _is_wide(spread) else x.mT
+
+
+def _is_wide(spread: Tensor) -> bool:
+    return spread.shape[-2] < spread.shape[-1]
 
 
 class _Shared:
@@ -128,24 +156,13 @@ class _Shared:
     """
 
     def __init__(self, learner: MahalanobisLearner, extras: Mapping[str, Tensor], g: int) -> None:
-        self.factor, self.spread = extras["factor"][..., g, :, :], extras["spread"]
-        self.wide = self.spread.shape[-2] < self.spread.shape[-1]
+        self.factor, self.wide = extras["factor"][..., g, :, :], _is_wide(extras["spread"])
         self.regularization = learner.regularization
 
-    def _whitened(self, x: Tensor) -> Tensor:
-        return torch.linalg.solve_triangular(self.factor, self.spread @ x.mT if self.wide else x.mT, upper=False).mT
+    def whitened(self, crossed: Tensor) -> Tensor:
+        """Return whitened rows (..., rows, r) of what `_crossed` returns."""
+        return torch.linalg.solve_triangular(self.factor, crossed, upper=False).mT
 
-    def products(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return x' P^-1 y for every pair of rows."""
-        product = self._whitened(x) @ self._whitened(y).mT
-        return (x @ y.mT - product) / self.regularization if self.wide else product
-
-    def along(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return x' P^-1 y row by row."""
-        product = (self._whitened(x) * self._whitened(y)).sum(-1)
-        return ((x * y).sum(-1) - product) / self.regularization if self.wide else product
-
-    def distances(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return (x - y)' P^-1 (x - y) for every pair of rows."""
-        whitened = -pairwise_similarity(self._whitened(x), self._whitened(y))
-        return (-pairwise_similarity(x, y) - whitened) / self.regularization if self.wide else whitened
+    def corrected(self, plain: Tensor, whitened: Tensor) -> Tensor:
+        """Return products or squared distances under P^-1, of plain ones and those of whitened rows."""
+        return (plain - whitened) / self.regularization if self.wide else whitened

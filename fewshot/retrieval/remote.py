@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, ProxyHandler, Request, build_opener
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fewshot.data.opening import as_sequence, describe, is_file, read_content, reading
 from fewshot.errors import ImageDecodeError, ServiceError, brief
@@ -126,6 +127,29 @@ class RemoteModel:
             for place, answer in self._answered(part, top, about):
                 found[place] = answer
         return [found[i] for i in range(len(found))]
+
+    def predict(self, items: Any) -> NDArray[Any]:
+        """Return the labels (n,) of n images, as the classifier gives them; `answers` tells more.
+
+        Parameters
+        ----------
+        items : collection of n images
+            Paths, bytes, data URLs or open files.
+
+        Raises
+        ------
+        ImageDecodeError
+            If the service cannot read an image; the first one is named.
+        ServiceError
+            If it cannot be reached, or refuses.
+        """
+        items = as_sequence(items)
+        found = self.answers(items)
+        for place, one in enumerate(found):
+            if one.error:
+                raise ImageDecodeError(describe(items[place]), one.error, place)
+        labels = [one.label for one in found]
+        return np.array(labels, None if len({type(label) for label in labels}) < 2 else object)
 
     def _answered(self, part: list[_Sent], top: int, about: dict[str, Any]) -> Iterator[tuple[int, RemoteAnswer]]:
         """Yield answers; if one image makes the service refuse all, ask again for halves."""
