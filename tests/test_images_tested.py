@@ -68,6 +68,7 @@ def test_what_is_refused_is_no_sure_answer():
     truth, predicted = np.array(["a", "a", "b", "b", "x"]), np.array(["a", "b", "?", "b", "a"])
     found = TestResult(np.array(["a", "b"]), truth, predicted, np.array([0.6, 0.8, 0.99, 1.0, 0.5]), 0)
     assert (found.accuracy, found.refused, found.mean_probability) == (0.5, 0.25, pytest.approx(0.8))
+    assert str(found) == "50.0 % of 4 items right (15 to 85 %), 25 % answered unknown"
     assert found.calibration_error == pytest.approx((0.4 + 0.8 + 0) / 3)
     refused = TestResult(found.classes, truth[:2], np.array(["?", "?"]), found.probability[:2], 0)
     assert (refused.accuracy, refused.refused) == (0, 1)

@@ -102,6 +102,8 @@ def test_embeddings_are_those_of_the_embedder(client):
 def test_rejection_is_told_set_and_undone(client):
     costs = client.get("/v1/rejection", params={"reject": 0.1}).json()["costs"]
     assert 0 <= costs["unknown_accepted"] <= 0.1
+    low, high = costs["known_refused_interval"]
+    assert low <= costs["known_refused"] <= high
     assert client.put("/v1/rejection", json={"reject": "balanced"}).json()["can_undo"]
     assert client.get("/v1/model").json()["rejection"] == "balanced"
     noise = np.random.default_rng(0).integers(0, 256, (90, 90, 3), np.uint8)

@@ -199,8 +199,11 @@ class _Seen:
         some = self.codes != NONE
         return HeldOut.of(self.others[some], self.codes[some], torch)
 
-    def known(self) -> NDArray[np.float64]:
-        """Return the familiarity of left-out rows of the support; or of held-out classes, if they were learned."""
+    def known(self) -> tuple[NDArray[np.float64], bool]:
+        """Return the familiarity of left-out rows of the support, and True.
+
+        If there are none, return that of held-out classes, as if they were learned, and False.
+        """
         distinct = distinct_rows(self.support.x.numpy(), self.support.labels.numpy())
         if len(distinct) < len(self.support.x):  # the copy of a row would answer for it
             support = _of_rows(self.support, torch.from_numpy(distinct))
@@ -208,12 +211,13 @@ class _Seen:
         count = self.support.count[self.support.labels]
         rows = torch.nonzero((self.support.weight > 0) & (count > self.support.weight * (1 + LEAST_REST))).flatten()
         if not len(rows):
-            return np.concatenate([np.zeros(0), *map(self._if_learned, _classes(self.codes)[:MOST_LEARNED])])
+            learned = map(self._if_learned, _classes(self.codes)[:MOST_LEARNED])
+            return np.concatenate([np.zeros(0), *learned]), False
         rows = rows[:: max(1, len(rows) // MOST_LEFT_OUT)]
         labels, weight = self.support.labels[rows], self.support.weight[rows]
         x, count = self.support.x[rows], self.support.count
         found: NDArray[np.float64] = self.familiarity.of_left_out(x, labels, weight, count, torch).numpy()
-        return found
+        return found, True
 
     def _if_learned(self, code: int) -> NDArray[np.float64]:
         """Return the familiarity of rows of a held-out class, as if its first ones had been learned."""
@@ -290,17 +294,17 @@ class OpenSet:
     @isolated(gradients=False)
     def scored(self) -> UnknownScores | None:
         """Scores of queries of unknown and of known classes; None if nothing tells what is unknown."""
-        codes, known = self.background.codes, self.background.known
+        codes, known, is_own = self.background.codes, self.background.known, False
         if self.model.learner.transductive and len(self.held_out[1]):
             unknown, asked = _asked_together(self.model, *self.held_out)
             known = asked if len(asked) else known
         elif self.seen is not None:
-            unknown, left_out = self.seen.unknown(), self.seen.known()
-            known = left_out if len(left_out) else known
+            unknown, (found, is_own) = self.seen.unknown(), self.seen.known()
+            known = found if len(found) else known
         else:
             closeness = self.model.classify(self.background.x)[1].astype(np.float64)
             unknown = [closeness[codes == code] for code in _classes(torch.from_numpy(codes))]
-        return UnknownScores.of(unknown, known) if unknown else None
+        return UnknownScores.of(unknown, known, left_out=is_own) if unknown else None
 
 
 def scores_in_episode(learner: Learner, statistics: Statistics, queries: Tensor, closeness: Tensor) -> Tensor:

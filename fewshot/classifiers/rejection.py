@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -9,6 +10,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from fewshot.utils.intervals import DEPENDENCE, share_interval
 from fewshot.utils.streams import RESAMPLE, episode_rng
 from fewshot.utils.text import counted
 
@@ -36,6 +38,9 @@ class Rejection:
         class was given.
     n_unknown_classes : int
         Number of classes that the threshold was chosen on.
+    false_reject_interval : (low, high)
+        The 95 % interval of `false_reject_rate` on other items that come from each class as often as the learned ones
+        (Wilson 1927); NaN if no class has two rows.
     """
 
     threshold: float
@@ -43,13 +48,16 @@ class Rejection:
     false_accept_interval: tuple[float, float]
     false_reject_rate: float
     n_unknown_classes: int
+    false_reject_interval: tuple[float, float] = (math.nan, math.nan)
 
     def __str__(self) -> str:
         low, high = (100 * share for share in self.false_accept_interval)
         lost = 100 * self.false_reject_rate
         cost = "how many known ones are lost cannot be told from one image a class"
         if lost == lost:  # not NaN
-            cost = f"of 100 known ones, {lost:.0f} would be answered unknown"
+            few, many = (100 * share for share in self.false_reject_interval)
+            interval = f" ({few:.0f} to {many:.0f})" if few == few else ""
+            cost = f"of 100 known ones, {lost:.0f} would be answered unknown{interval}"
         return (
             f"{100 * self.false_accept_rate:.0f} % of unknown images would be taken for a class ({low:.0f} to "
             f"{high:.0f} % of other classes; measured on {counted(self.n_unknown_classes, 'class')}); {cost}"
@@ -68,22 +76,30 @@ class UnknownScores:
         Their classes, as numbers.
     known : ndarray of shape (k,)
         Scores of queries of known classes.
+    left_out : bool
+        Whether `known` are scores of the support, each row as if it had not been learned, so that they tell of other
+        items of these very classes.
     """
 
     unknown: NDArray[np.float64]
     classes: NDArray[np.int64]
     known: NDArray[np.float64]
+    left_out: bool = False
 
     @classmethod
-    def of(cls, unknown: Sequence[NDArray[np.float64]], known: NDArray[np.float64]) -> Self:
+    def of(
+        cls, unknown: Sequence[NDArray[np.float64]], known: NDArray[np.float64], *, left_out: bool = False
+    ) -> Self:
         """Build from the scores of each unknown class, and those of known queries."""
-        return cls(np.concatenate(unknown), np.repeat(np.arange(len(unknown)), list(map(len, unknown))), known)
+        codes = np.repeat(np.arange(len(unknown)), list(map(len, unknown)))
+        return cls(np.concatenate(unknown), codes, known, left_out)
 
     def rejection(self, asked: float | str) -> Rejection:
         """Return the threshold for a rate of false accepts, or for "balanced", with what it costs."""
         threshold = self.threshold(asked)
         lost, accepted = self.costs(threshold)
-        return Rejection(threshold, accepted, self.expected_false_accepts(asked), lost, len(np.unique(self.classes)))
+        accepts, rejects = self.expected_false_accepts(asked), self.expected_false_rejects(threshold)
+        return Rejection(threshold, accepted, accepts, lost, len(np.unique(self.classes)), rejects)
 
     def costs(self, threshold: float) -> tuple[float, float]:
         """Return the shares of the known that a threshold refuses (NaN without any), and of the unknown it accepts."""
@@ -137,6 +153,15 @@ class UnknownScores:
             rates.append(float(share[asked_about >= limit].sum()))
         low, high = np.quantile(rates, [0.025, 0.975])
         return float(low), float(min(1.0, high))
+
+    def expected_false_rejects(self, threshold: float) -> tuple[float, float]:
+        """Return the 95 % interval of the fraction of other queries of known classes that a threshold refuses.
+
+        NaN unless the known are left-out rows: queries of many episodes are of the same few items.
+        """
+        if not self.left_out:
+            return math.nan, math.nan
+        return share_interval(float((self.known < threshold).mean()), len(self.known) / DEPENDENCE)
 
     @property
     def auroc(self) -> float:

@@ -14,7 +14,7 @@ from fewshot.classifiers.any_learner import FewShotClassifier
 from fewshot.classifiers.reject_rule import asked_of
 from fewshot.errors import brief
 from fewshot.images.answer import Answer, nearest_support
-from fewshot.images.curve import DEPENDENCE, Point, measure_curve, slope_of
+from fewshot.images.curve import Point, measure_curve, slope_of
 from fewshot.images.duplicates import near_duplicates
 from fewshot.images.support import Support
 from fewshot.images.suspects import find_suspects, text_column
@@ -22,6 +22,7 @@ from fewshot.images.tested import WORST, TestResult, mistakes_html, per_class_ht
 from fewshot.learners.base import Learner
 from fewshot.search.similarity import to_tensor
 from fewshot.utils import notebook
+from fewshot.utils.intervals import DEPENDENCE, share_interval
 from fewshot.utils.isolation import isolated
 from fewshot.utils.text import counted, listed, printable
 from fewshot.utils.twins import distinct_rows
@@ -91,12 +92,7 @@ class CheckResult:
     @property
     def interval(self) -> tuple[float, float]:
         """The 95 % interval of `accuracy`."""
-        from scipy.stats import norm
-
-        n, p, z = len(self.n_taught) / DEPENDENCE, self.accuracy, norm.ppf(0.975)
-        middle, half = p + z**2 / (2 * n), z * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5  # Wilson 1927
-        low, high = ((middle + side) / (1 + z**2 / n) for side in (-half, half))
-        return round(float(low), 9), round(float(high), 9)  # so that rounding does not leave out 0 and 1
+        return share_interval(self.accuracy, len(self.n_taught) / DEPENDENCE)
 
     @cached_property
     def curve(self) -> list[Point]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewshot.learners.base import Learner
+from fewshot.utils.intervals import DEPENDENCE
 
 #: With f times the images of a class, the error is usually f ** -USUAL_SLOPE times as large; the weight of that beside
 #: what is measured.
@@ -19,8 +20,6 @@ USUAL_SLOPE, CERTAIN = 0.5, 30.0
 STEEPEST = 1.5
 #: About the most rows that are learned, and that are answered, at each point of the curve.
 MOST_ROWS = 1000
-#: Answers of one support depend on each other: n of them tell as much as n / DEPENDENCE independent ones.
-DEPENDENCE = 1.5
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from fewshot.images.answer import Answer, answer_all, answer_html
 from fewshot.images.learned import Learned, labelled
 from fewshot.images.support import Support
 from fewshot.utils import notebook
+from fewshot.utils.intervals import share_interval
 from fewshot.utils.text import counted, listed, printable
 from fewshot.utils.warning import keeps_filters, warn
 
@@ -93,12 +94,7 @@ class TestResult:
     @property
     def interval(self) -> tuple[float, float]:
         """The 95 % interval of the accuracy (Wilson 1927), for other items of the same kind; NaN if it is."""
-        from scipy.stats import binomtest
-
-        if not self.n:
-            return math.nan, math.nan
-        found = binomtest(int(self.right[self.is_known].sum()), self.n).proportion_ci(method="wilson")
-        return float(found.low), float(found.high)
+        return share_interval(self.accuracy, self.n) if self.n else (math.nan, math.nan)
 
     @property
     def balanced_accuracy(self) -> float:
@@ -173,14 +169,14 @@ class TestResult:
         if self.n:
             right, low, high = (100 * share for share in (self.accuracy, *self.interval))
             learned = f"; learned before: {self.n_learned}, so expect less of new ones" if self.n_learned else ""
-            return f"{right:.1f} % of {counted(self.n, 'item')} right ({low:.0f} to {high:.0f} %){learned}"
+            unknown = f", {100 * self.refused:.0f} % answered unknown" if self.refused else ""
+            return f"{right:.1f} % of {counted(self.n, 'item')} right ({low:.0f} to {high:.0f} %){unknown}{learned}"
         return f"{counted(len(self.truth), 'item')} of unknown classes"
 
     def __repr__(self) -> str:
         lines = [f"TestResult: {self}"]
         if self.is_answered.any():
-            unknown = f"; {100 * self.refused:.0f} % answered unknown" if self.refused else ""
-            lines.append(f"{100 * self.mean_probability:.0f} % sure on the mean{unknown}")
+            lines.append(f"{100 * self.mean_probability:.0f} % sure on the mean")
         if self.unknown_accepted is not None:
             lines.append(f"{100 * self.unknown_accepted:.0f} % of items of unknown classes taken for a class")
         rows = self.per_class["accuracy"].sort_values(kind="stable").head(WORST) if self.n else {}

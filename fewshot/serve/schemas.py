@@ -353,6 +353,7 @@ class Costs(BaseModel):
     unknown_accepted: float
     unknown_accepted_interval: list[float]
     known_refused: float | None
+    known_refused_interval: list[float | None]
     unknown_label: str
 
 

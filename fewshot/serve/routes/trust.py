@@ -172,6 +172,7 @@ def _cost(model: FewShotImageClassifier, rule: str) -> dict[str, Any]:
         "unknown_accepted": found.false_accept_rate,
         "unknown_accepted_interval": list(found.false_accept_interval),
         "known_refused": number(found.false_reject_rate),
+        "known_refused_interval": [number(end) for end in found.false_reject_interval],
         "unknown_label": str(mark),
     }
 
