@@ -255,11 +255,16 @@ def test_what_is_unknown_is_told_without_held_out_classes(made, capsys):
     cleared = FewShotImageClassifier.load(other)
     assert (cleared.reject, hasattr(cleared.classifier_, "background_")) == (None, False)
     assert FewShotImageClassifier.load(model).reject == "balanced"
+    shutil.copytree(folder / "photos" / "temple", folder / "one" / "temples")
     for wrong, message in (
         ([model], "there is nothing to do; give DATA, --none-of-these, --reject or --clear"),
         (
             [model, "--reject", "5", "--report", str(folder / "x.html")],
             "--report shows a calibration, which needs DATA",
+        ),
+        (
+            [model, str(folder / "one")],
+            "needs at least two such classes; give images of one unknown kind as --none-of-these",
         ),
         ([model, "--clear", "--out", other], "already holds a classifier; replace it with --force"),
         ([model, "--clear", "--reject", "5"], "--clear forgets everything, so --reject would be ignored"),

@@ -350,7 +350,10 @@ def score_episodes(
     rows = {label: places for label, places in rows_by_class(y).items() if len(places) > 1}
     if len(rows) < 2:
         enough = "only one class has" if rows else "no class has"
-        raise ValueError(f"{enough} two rows or more; calibration needs at least two such classes")
+        raise ValueError(
+            f"{enough} two rows or more; calibration needs at least two such classes; "
+            "give items of one unknown kind as reject_examples"
+        )
     can_join = beside is not None and not beside.totals and not learner.ordered
     n_own = max(0, min(n_way, MOST_WAYS) - len(rows)) if can_join else 0
     n_way = min(max(n_way, 2), len(rows))

@@ -87,9 +87,7 @@ class UnknownScores:
     left_out: bool = False
 
     @classmethod
-    def of(
-        cls, unknown: Sequence[NDArray[np.float64]], known: NDArray[np.float64], *, left_out: bool = False
-    ) -> Self:
+    def of(cls, unknown: Sequence[NDArray[np.float64]], known: NDArray[np.float64], *, left_out: bool = False) -> Self:
         """Build from the scores of each unknown class, and those of known queries."""
         codes = np.repeat(np.arange(len(unknown)), list(map(len, unknown)))
         return cls(np.concatenate(unknown), codes, known, left_out)

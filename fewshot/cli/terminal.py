@@ -48,6 +48,7 @@ _PHRASES = {
     "use TransductiveClassifier": "fewshot evaluate and bench measure it",
     "make one with save(), or fewshot fit": "make one with fewshot fit",
     " of LabeledImages.from_table": "",
+    "give items of one unknown kind as reject_examples": "give images of one unknown kind as --none-of-these",
 }
 #: ``name=value``, and names with underscores, but not inside paths, quotes and calls.
 _PARAMETER = re.compile(

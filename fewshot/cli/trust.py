@@ -212,7 +212,9 @@ def _given(options: argparse.Namespace, model: FewShotImageClassifier) -> tuple[
     if options.data is None and options.none_of_these is None and rule is None:
         raise ValueError("there is nothing to do; give DATA, --none-of-these, --reject or --clear")
     if options.report and options.data is None:
-        raise ValueError("--report shows a calibration, which needs DATA; give a folder of held-out classes")
+        raise ValueError(
+            "--report shows a calibration, which needs DATA; give a folder of held-out classes, or leave out --report"
+        )
     if rule not in (None, "none"):
         unknown_mark(model.unknown_label, model.classes_)  # raises before anything is embedded
     snapshot, held_out, examples = model.snapshot("skip" if options.skip_unreadable else None), None, None

@@ -173,7 +173,7 @@ def as_learner(learner: str | Learner) -> Learner:
     if not isinstance(learner, Learner):
         raise TypeError(
             f"learner is {brief(repr(learner))}; expected a registered name or a Learner, such as "
-            "PrototypicalLearner(); run_benchmark compares classifiers of scikit-learn too: learner='scikit-learn'"
+            "PrototypicalLearner(); the grid of run_benchmark has classifiers of scikit-learn too, as 'scikit-learn'"
         )
     if "metric" not in vars(learner):
         raise TypeError(
