@@ -60,6 +60,7 @@ def test_what_another_command_has_learned_is_not_learned_again(client):
     for name, learned in (("temple", 0), ("flower", 1)):  # another class may have it, too
         found = client.post("/v1/classes", data={"name": name}, files=files(TEMPLES[0])).json()
         assert (found["learned"], found["copies"]) == (learned, 1 - learned)
+        assert found["elsewhere"] == [{"index": 0, "name": "0.png", "class": "temple"}] * learned
 
 
 def test_a_copy_is_shown_beside_its_twin(tmp_path):

@@ -95,6 +95,9 @@ class LearnedBody(BaseModel):
     new: bool
     learned: int
     copies: int = Field(description="images that the class holds already, which are not learned again")
+    elsewhere: list[dict[str, Any]] = Field(
+        description="images, learned now, that another class holds too: their index, name and that class"
+    )
     unreadable: list[dict[str, Any]]
     examples: list[str]
     milliseconds: float

@@ -34,16 +34,16 @@ class Lesson:
     digests: list[str]
     files: list[str]
 
-    def learn(self, model: FewShotImageClassifier, view: View) -> list[str]:
-        """Learn the images that the class does not hold yet, and return their names."""
+    def learn(self, model: FewShotImageClassifier, view: View) -> tuple[list[str], list[dict[str, Any]]]:
+        """Learn the images that the class does not hold yet; return their names, and which another class holds too."""
         label = view.label(check_length(self.name, "name"), new=True)
         known, own = set(view.support.ids), {view.support.ids[row] for row in view.rows_of.get(self.name, ())}
         held = {name.rpartition(" ")[2] for name in own}
         unreadable = {error.index for error in self.embedded.errors}
-        learned = self._learned(view)
+        holders = self._holders(view)
         rows, names = list[int](), list[str]()
         for row, (digest, file) in enumerate(zip(self.digests, self.files, strict=True)):
-            if row in unreadable or row in learned or digest in held:
+            if row in unreadable or holders.get(row) == self.name or digest in held:
                 continue
             held.add(digest)
             rows.append(row)
@@ -53,16 +53,17 @@ class Lesson:
             x, pictures = self.embedded.embeddings[rows], [self.embedded.thumbnails[row] for row in rows]
             prepared = Prepared(names, False, [label] * len(rows), Embedded(x, [], pictures), view.embedder)
             (model.fit if view.is_empty else model.partial_fit)(prepared)
-        return names
+        return names, [{"index": row, "name": self.files[row], "class": holders[row]} for row in rows if row in holders]
 
-    def _learned(self, view: View) -> set[int]:
-        """Return which images are examples of the class already, maybe from files that another command has read."""
-        if not (own := set(view.rows_of.get(self.name, ()))):
-            return set()
+    def _holders(self, view: View) -> dict[int, str]:
+        """Return the class of each image that is an example already, maybe of a file that another command has read."""
+        if view.is_empty:
+            return {}
         unreadable = {error.index for error in self.embedded.errors}
         rows = [row for row in range(len(self.files)) if row not in unreadable]
         twins = view.support.twins(self.embedded.embeddings[rows]).tolist()
-        return {row for row, twin in zip(rows, twins, strict=True) if twin in own}
+        labels = view.support.labels
+        return {row: str(labels[twin]) for row, twin in zip(rows, twins, strict=True) if 0 <= twin < len(labels)}
 
 
 def _free(name: str, known: set[str]) -> str:
@@ -100,18 +101,19 @@ async def teach(service: Service, sent: Sent, name: str, if_match: str | None, k
     if len(embedded.errors) == len(lesson.files):
         raise embedded.errors[0]
 
-    def act(model: FewShotImageClassifier, now: View) -> tuple[bool, list[str]]:
+    def act(model: FewShotImageClassifier, now: View) -> tuple[bool, list[str], list[dict[str, Any]]]:
         if known:
             now.label(name)
-        return name not in now.classes, lesson.learn(model, now)
+        return name not in now.classes, *lesson.learn(model, now)
 
     n = len(lesson.files) - len(embedded.errors)
-    now, (is_new, names) = await service.change(f"add {counted(n, 'image')} of {short(name)}", act, if_match)
+    now, (is_new, names, elsewhere) = await service.change(f"add {counted(n, 'image')} of {short(name)}", act, if_match)
     body = {
         "class": name,
         "new": is_new,
         "learned": len(names),
         "copies": n - len(names),
+        "elsewhere": elsewhere,
         "unreadable": [_unreadable(error, lesson.files) for error in embedded.errors],
         "examples": [now.ids_of[one, name] for one in names if (one, name) in now.ids_of],
         "milliseconds": round(1000 * (time.perf_counter() - start), 1),

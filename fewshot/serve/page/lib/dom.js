@@ -132,6 +132,14 @@ export function unread(unreadable) {
   return `${counted(unreadable.length, "file")} could not be read. ${told.join(" ")}`;
 }
 
+/** Say which of the learned pictures ({name, class}) other classes hold too, and where the wrong ones are removed. */
+export function heldElsewhere(pictures) {
+  if (!pictures.length) return "";
+  const classes = [...new Set(pictures.map((one) => one.class))].map((name) => `“${name}”`);
+  const is = pictures.length === 1 ? ["is", "it", "it is"] : ["are", "them", "they are"];
+  return `${counted(pictures.length, "picture")} ${is[0]} in ${listed(classes)} too: remove ${is[1]} in Classes where ${is[2]} wrong.`;
+}
+
 /** Return a message as a sentence; an image is told by its name alone, as the page has no other number. */
 export function sentence(text) {
   const trimmed = String(text).trim().replace(/^image \d+, (.+?), (?=is |has )/i, "“$1” ");

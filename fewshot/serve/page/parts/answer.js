@@ -2,7 +2,7 @@
 
 import { ask, form } from "../lib/api.js";
 import { attempt, undo } from "../lib/changes.js";
-import { fill, h, icon, percent, sentence } from "../lib/dom.js";
+import { fill, h, heldElsewhere, icon, percent, sentence } from "../lib/dom.js";
 import { state } from "../lib/state.js";
 import { dialog } from "./dialogs.js";
 import { barRow, classField, local, thumbnail } from "./pieces.js";
@@ -95,7 +95,7 @@ export class AnswerPanel {
     if (!found) return;
     this.right.value = "";
     await attempt(() => state.refresh());
-    say(found.learned ? `Learned: this is ${name}.` : `It knew this picture as ${name} already.`, { action: found.learned ? ["Undo", undo] : null });
+    say([found.learned ? `Learned: this is ${name}.` : `It knew this picture as ${name} already.`, heldElsewhere(found.elsewhere)].filter(Boolean).join(" "), { action: found.learned ? ["Undo", undo] : null });
     this.onlearned?.(this.item, name);
   }
 }

@@ -196,7 +196,7 @@ export class OneClass {
     const found = await attempt(() => teach(this.name, made));
     released(made);
     await attempt(() => state.refresh());
-    if (found) say(told(this.name, found), { kind: found.unreadable.length ? "bad" : "good", action: found.learned ? ["Undo", undo] : null });
+    if (found) say(told(this.name, found), { kind: found.unreadable.length || found.elsewhere.length ? "bad" : "good", action: found.learned ? ["Undo", undo] : null });
   }
 
   async rename() {

@@ -3,7 +3,7 @@
 import { ask, form } from "../lib/api.js";
 import { OF_PICTURE, sentInParts } from "../lib/batches.js";
 import { attempt, undo } from "../lib/changes.js";
-import { button, counted, duration, fill, h, icon, tool, unread } from "../lib/dom.js";
+import { button, counted, duration, fill, h, heldElsewhere, icon, tool, unread } from "../lib/dom.js";
 import { byFolder, picturesAmong, prepared, preparedAll, released } from "../lib/pictures.js";
 import { state } from "../lib/state.js";
 import { burstButton, Camera } from "../parts/camera.js";
@@ -18,7 +18,7 @@ const DRAWN = 24;
 
 /** Teach pictures of a class, in as many requests as it needs; return what was learned. */
 export async function teach(name, pictures, onpart = () => {}) {
-  const all = { learned: 0, copies: 0, unreadable: [], milliseconds: 0, new: false };
+  const all = { learned: 0, copies: 0, elsewhere: [], unreadable: [], milliseconds: 0, new: false };
   const send = (part) => ask("POST", "classes", { body: form(part, { name }) });
   let lastly = null;
   for (const { pictures: [first], answer, error } of await sentInParts(pictures, state.model.limits, send, { onpart })) {
@@ -29,6 +29,7 @@ export async function teach(name, pictures, onpart = () => {}) {
     }
     all.new ||= answer.new;
     all.unreadable.push(...answer.unreadable);
+    all.elsewhere.push(...answer.elsewhere);
     for (const key of ["learned", "copies", "milliseconds"]) all[key] += answer[key];
   }
   if (lastly && all.unreadable.length === pictures.length) throw lastly;
@@ -39,7 +40,7 @@ export async function teach(name, pictures, onpart = () => {}) {
 export function told(name, found) {
   const said = found.learned ? `${name}: ${counted(found.learned, "picture")} learned in ${duration(found.milliseconds)}.` : `${name}: nothing new.`;
   const copies = found.copies ? ` ${counted(found.copies, "picture")} it knew already.` : "";
-  return [said + copies, unread(found.unreadable)].filter(Boolean).join(" ");
+  return [said + copies, heldElsewhere(found.elsewhere), unread(found.unreadable)].filter(Boolean).join(" ");
 }
 
 export class TeachView {
@@ -199,7 +200,7 @@ export class TeachView {
     let [done, stopped] = [0, false];
     list.inert = true;
     fill(actions, bar.node, button("Stop", () => { stopped = true; }));
-    const all = { learned: 0, copies: 0, unreadable: [], milliseconds: 0 };
+    const all = { learned: 0, copies: 0, elsewhere: [], unreadable: [], milliseconds: 0 };
     let refused = null;
     const finished = await attempt(async () => {
       for (const row of rows) {
@@ -208,11 +209,12 @@ export class TeachView {
         const found = await teach(row.name.value || row.folder, pictures, (n) => bar.set((done += n) / total, `Learning: ${done} of ${counted(total, "picture")}`)).catch((error) => {
           if (!OF_PICTURE.has(error.status)) throw error;
           refused = error; // none of this folder can be read; the others may
-          return { learned: 0, copies: 0, milliseconds: 0, unreadable: pictures.map(({ name }) => ({ name, message: error.message })) };
+          return { learned: 0, copies: 0, elsewhere: [], milliseconds: 0, unreadable: pictures.map(({ name }) => ({ name, message: error.message })) };
         });
         released(pictures);
         for (const key of ["learned", "copies", "milliseconds"]) all[key] += found[key];
         all.unreadable.push(...found.unreadable);
+        all.elsewhere.push(...found.elsewhere);
         const isRead = found.learned + found.copies > 0;
         fill(row.state, icon(isRead ? "check" : "alert"), isRead ? duration(found.milliseconds) : "cannot be read");
         row.node.classList.toggle("done", isRead);
@@ -223,7 +225,7 @@ export class TeachView {
     await attempt(() => state.refresh());
     close();
     list.inert = false;
-    if (finished) say(told(stopped ? "Stopped" : counted(rows.length, "class", "classes"), all), { kind: all.unreadable.length ? "bad" : "good" });
+    if (finished) say(told(stopped ? "Stopped" : counted(rows.length, "class", "classes"), all), { kind: all.unreadable.length || all.elsewhere.length ? "bad" : "good" });
   }
 
   drawStrip() {

@@ -111,12 +111,13 @@ export class TryView {
     this.costOf = version;
     fill(this.cost, SAVED);
     if (value === "off") return;
-    const refused = (await this.costsOf(value))?.known_refused ?? null;
+    const costs = await this.costsOf(value);
+    const refused = costs?.known_refused ?? null;
     if (refused === null || this.costOf !== version) return;
     const milder = refused > MOST && value !== "balanced" ? await this.costsOf("balanced") : null;
     if (this.costOf !== version) return;
     const fewer = milder && milder.known_refused < refused ? ` With “balanced” about ${Math.round(100 * milder.known_refused)}, while ${percent(milder.unknown_accepted)} of unknown ones slip through.` : "";
-    fill(this.cost, `${SAVED} Of 100 known pictures, about ${Math.round(100 * refused)} would be answered unknown.${fewer}`);
+    fill(this.cost, `${SAVED} Of 100 known pictures, about ${Math.round(100 * refused)} would be answered unknown, while ${percent(costs.unknown_accepted)} of unknown ones slip through.${fewer}`);
   }
 
   /** Return what a rule costs; null if that cannot be told now. */
