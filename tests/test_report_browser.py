@@ -189,6 +189,13 @@ def test_pages_of_one_classifier_lead_to_each_other(tmp_path):
         links.get_by_role("link", name="Check").click()
         page.wait_for_url("**Check.html")
         assert links.locator("[aria-current]").inner_text() == "Check"
+    later = "a_week_later_of_another_camera_in_the_greenhouse"
+    page_of(About.of(tmp_path / "a", "Test"), 1).write(tmp_path / f"{later}.html")
+    with browsing((tmp_path / f"{later}.html").as_uri(), "phone") as page:
+        links = page.get_by_role("navigation", name="Pages of this classifier")
+        named = ["Answers", "Check", "Test (a & Test)", f"Test ({later})"]
+        assert links.get_by_role("link").all_inner_texts() == named
+        accessible(page)
     for name in ("b & Test.html", "alone.html"):
         assert '<nav class="pages" hidden></nav>' in (tmp_path / name).read_text(encoding="utf-8")
     assert (tmp_path / "note.html").read_text() == "<p>not ours</p>"

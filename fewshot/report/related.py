@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ def link(path: Path) -> None:
     found = dict(_pages(path.parent))
     if path not in found:
         return
-    same = sorted((kind, one) for one, (key, kind) in found.items() if key == found[path][0])
+    same = _named(sorted((kind, one) for one, (key, kind) in found.items() if key == found[path][0]))
     for _, one in same:
         shown = "".join(
             f'<a href="{text_of(quote(other.name))}"{" aria-current=page" if other == one else ""}>{text_of(kind)}</a>'
@@ -78,6 +79,12 @@ def link(path: Path) -> None:
             before = one.read_text(encoding="utf-8")
             if (after := _LINKS.sub(links.replace("\\", r"\\"), before, count=1)) != before:
                 write_text(one, after)
+
+
+def _named(pages: list[tuple[str, Path]]) -> list[tuple[str, Path]]:
+    """Return pages by what they tell, those that tell the same also by their file."""
+    times = Counter(kind for kind, _ in pages)
+    return [(kind if times[kind] == 1 else f"{kind} ({one.stem})", one) for kind, one in pages]
 
 
 def _pages(folder: Path) -> Iterator[tuple[Path, tuple[str, str]]]:
