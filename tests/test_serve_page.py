@@ -262,7 +262,9 @@ def test_kinds_of_one_genus_are_told_apart_and_a_picture_of_another_class_is_tol
         choose(page, tmp_path / "one" / "beetle.png")
         page.get_by_label("Name of the class").fill("third")
         page.get_by_role("button", name="Teach 1").click()
-        page.locator(".learned", has_text=told).wait_for()
+        page.locator(".learned", has_text=told).get_by_role("button", name="Undo").click()
+        page.locator(".learned").wait_for(state="detached")
+        assert names(client) == sorted(genus)
         assert not page.errors
 
 
@@ -493,7 +495,17 @@ def test_a_folder_of_folders_is_taught_and_a_batch_is_labelled_by_keys(tmp_path)
         page.get_by_role("heading", name="2 folders: a class each").wait_for()
         accessible(page)
         page.get_by_role("button", name="Teach 2 classes, 6 pictures").click()
+        page.locator(".toast", has_text="6 pictures learned").get_by_role("button", name="Undo").click()
+        page.locator(".toast", has_text="Undone").wait_for()
+        assert names(client) == [], "of all that was taught at once"
+        choose(page, tmp_path / "old", "Choose a folder")
+        page.get_by_role("button", name="Teach 2 classes, 6 pictures").click()
         page.locator(".class-card", has_text="temple").wait_for()
+        choose(page, sorted((tmp_path / "old" / "temple").iterdir()))
+        page.get_by_label("Name of the class").fill("temple")
+        page.get_by_role("button", name="Add 3 pictures to temple").click()
+        page.locator(".learned", has_text="Nothing new").wait_for()
+        assert not page.locator(".learned").get_by_role("button", name="Undo").count(), "it would undo what was before"
         see(page, "Label next")
         accessible(page)
         choose(page, batch)

@@ -31,6 +31,24 @@ export async function change(method, path, options, said) {
   });
 }
 
+//: Most earlier versions that a folder keeps, and so most changes that can be undone.
+const KEPT = 10;
+
+/** Return an offer to undo what was done last, in `n` changes, or null; nothing is undone once another change followed. */
+export function undoing(n) {
+  if (!n || n > KEPT) return null;
+  let match = state.model.version;
+  const act = async () => {
+    try {
+      for (let done = 0; done < n; done += 1) ({ version: match } = await ask("POST", "undo", { match }));
+    } finally {
+      await state.refresh();
+    }
+    say("Undone.");
+  };
+  return ["Undo", () => attempt(act)];
+}
+
 const step = (path, done) => () =>
   attempt(async () => {
     await ask("POST", path, { match: state.model.version });

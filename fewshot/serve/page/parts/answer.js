@@ -1,7 +1,7 @@
 // An answer to a picture: what it is, how sure, why, and "no, this is ...".
 
 import { ask, form } from "../lib/api.js";
-import { attempt, undo } from "../lib/changes.js";
+import { attempt, undoing } from "../lib/changes.js";
 import { fill, h, heldElsewhere, icon, percent, sentence } from "../lib/dom.js";
 import { state } from "../lib/state.js";
 import { dialog } from "./dialogs.js";
@@ -95,7 +95,7 @@ export class AnswerPanel {
     if (!found) return;
     this.right.value = "";
     await attempt(() => state.refresh());
-    say([found.learned ? `Learned: this is ${name}.` : `It knew this picture as ${name} already.`, heldElsewhere(found.elsewhere)].filter(Boolean).join(" "), { action: found.learned ? ["Undo", undo] : null });
+    say([found.learned ? `Learned: this is ${name}.` : `It knew this picture as ${name} already.`, heldElsewhere(found.elsewhere)].filter(Boolean).join(" "), { action: undoing(found.learned ? 1 : 0) });
     this.onlearned?.(this.item, name);
   }
 }

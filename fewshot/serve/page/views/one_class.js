@@ -1,7 +1,7 @@
 // One class: its pictures; rename, merge, remove.
 
 import { ask } from "../lib/api.js";
-import { attempt, change, undo } from "../lib/changes.js";
+import { attempt, change, undoing } from "../lib/changes.js";
 import { button, counted, fill, h, icon, tool, whenNear, withoutDigests } from "../lib/dom.js";
 import { choose, picturesAmong, preparedAll, released } from "../lib/pictures.js";
 import { state } from "../lib/state.js";
@@ -196,7 +196,7 @@ export class OneClass {
     const found = await attempt(() => teach(this.name, made));
     released(made);
     await attempt(() => state.refresh());
-    if (found) say(told(this.name, found), { kind: found.unreadable.length || found.elsewhere.length ? "bad" : "good", action: found.learned ? ["Undo", undo] : null });
+    if (found) say(told(this.name, found), { kind: found.unreadable.length || found.elsewhere.length ? "bad" : "good", action: undoing(found.changes) });
   }
 
   async rename() {

@@ -2,7 +2,7 @@
 
 import { ask, form } from "../lib/api.js";
 import { OF_PICTURE, sentInParts } from "../lib/batches.js";
-import { attempt, undo } from "../lib/changes.js";
+import { attempt, undoing } from "../lib/changes.js";
 import { button, counted, duration, fill, h, heldElsewhere, icon, tool, unread } from "../lib/dom.js";
 import { byFolder, picturesAmong, prepared, preparedAll, released } from "../lib/pictures.js";
 import { state } from "../lib/state.js";
@@ -18,7 +18,7 @@ const DRAWN = 24;
 
 /** Teach pictures of a class, in as many requests as it needs; return what was learned. */
 export async function teach(name, pictures, onpart = () => {}) {
-  const all = { learned: 0, copies: 0, elsewhere: [], unreadable: [], milliseconds: 0, new: false };
+  const all = { learned: 0, copies: 0, changes: 0, elsewhere: [], unreadable: [], milliseconds: 0, new: false };
   const send = (part) => ask("POST", "classes", { body: form(part, { name }) });
   let lastly = null;
   for (const { pictures: [first], answer, error } of await sentInParts(pictures, state.model.limits, send, { onpart })) {
@@ -28,6 +28,7 @@ export async function teach(name, pictures, onpart = () => {}) {
       continue;
     }
     all.new ||= answer.new;
+    all.changes += answer.learned ? 1 : 0;
     all.unreadable.push(...answer.unreadable);
     all.elsewhere.push(...answer.elsewhere);
     for (const key of ["learned", "copies", "milliseconds"]) all[key] += answer[key];
@@ -66,6 +67,7 @@ export class TeachView {
   }
 
   show() {
+    if (this.resultOf && this.resultOf !== state.model.version) this.clearResult(); // something else happened since
     this.drawTray();
     this.drawName();
     this.drawStrip();
@@ -99,9 +101,14 @@ export class TeachView {
     }
   }
 
+  clearResult() {
+    this.resultOf = null;
+    fill(this.result);
+  }
+
   add(pictures) {
     this.tray.push(...pictures);
-    fill(this.result);
+    this.clearResult();
     this.drawTray();
     this.drawName();
     if (!this.name.value && this.cameraBox.hidden) this.name.input.focus();
@@ -145,7 +152,8 @@ export class TeachView {
     this.busy = true;
     this.drawName();
     const bar = progress("Learning");
-    fill(this.result, bar.node);
+    this.clearResult();
+    this.result.append(bar.node);
     let done = 0;
     const found = await attempt(() => teach(name, pictures, (n) => bar.set((done += n) / pictures.length)));
     this.busy = false;
@@ -162,10 +170,12 @@ export class TeachView {
   }
 
   drawResult(name, found) {
+    const offer = undoing(found.changes);
+    this.resultOf = state.model.version;
     const hint = state.model.classes === 1 ? "Teach a second class, so that it has a choice." : null;
     fill(this.result, h("div", { class: "learned" }, h("span", { class: "learned-mark" }, icon("check")),
       h("div", {}, h("strong", { class: "name" }, found.new ? `${name} is known` : name), h("p", { class: "soft" }, told(name, found).replace(`${name}: `, "").replace(/^./, (c) => c.toUpperCase())), hint && h("p", {}, hint),
-        h("div", { class: "row" }, linkButton("Try it", "#try", "plain", "try"), button("Undo", undo, { kind: "quiet", picture: "undo" })))));
+        h("div", { class: "row" }, linkButton("Try it", "#try", "plain", "try"), offer && button(...offer, { kind: "quiet", picture: "undo" })))));
   }
 
   showBulk(groups) {
@@ -200,7 +210,7 @@ export class TeachView {
     let [done, stopped] = [0, false];
     list.inert = true;
     fill(actions, bar.node, button("Stop", () => { stopped = true; }));
-    const all = { learned: 0, copies: 0, elsewhere: [], unreadable: [], milliseconds: 0 };
+    const all = { learned: 0, copies: 0, changes: 0, elsewhere: [], unreadable: [], milliseconds: 0 };
     let refused = null;
     const finished = await attempt(async () => {
       for (const row of rows) {
@@ -209,10 +219,10 @@ export class TeachView {
         const found = await teach(row.name.value || row.folder, pictures, (n) => bar.set((done += n) / total, `Learning: ${done} of ${counted(total, "picture")}`)).catch((error) => {
           if (!OF_PICTURE.has(error.status)) throw error;
           refused = error; // none of this folder can be read; the others may
-          return { learned: 0, copies: 0, elsewhere: [], milliseconds: 0, unreadable: pictures.map(({ name }) => ({ name, message: error.message })) };
+          return { learned: 0, copies: 0, changes: 0, elsewhere: [], milliseconds: 0, unreadable: pictures.map(({ name }) => ({ name, message: error.message })) };
         });
         released(pictures);
-        for (const key of ["learned", "copies", "milliseconds"]) all[key] += found[key];
+        for (const key of ["learned", "copies", "changes", "milliseconds"]) all[key] += found[key];
         all.unreadable.push(...found.unreadable);
         all.elsewhere.push(...found.elsewhere);
         const isRead = found.learned + found.copies > 0;
@@ -225,7 +235,7 @@ export class TeachView {
     await attempt(() => state.refresh());
     close();
     list.inert = false;
-    if (finished) say(told(stopped ? "Stopped" : counted(rows.length, "class", "classes"), all), { kind: all.unreadable.length || all.elsewhere.length ? "bad" : "good" });
+    if (finished) say(told(stopped ? "Stopped" : counted(rows.length, "class", "classes"), all), { kind: all.unreadable.length || all.elsewhere.length ? "bad" : "good", action: undoing(all.changes) });
   }
 
   drawStrip() {
