@@ -206,6 +206,8 @@ def test_row_55_a_bit_turned_over_in_a_jpeg_is_an_error_or_another_image():
         (b"\n<!DOCTYPE html><title>404</title>", "not an image that Pillow knows but an HTML or XML page"),
         (b"<html>", "but an HTML or XML page"),
         (b"%PDF-1.4", "but a PDF; save its pages as JPEG or PNG"),
+        (b"PK\x03\x04\x14\x00", "but a zip archive or a document of Word and the like; save its pictures"),
+        (encoded(COLOURS, "PNG")[:-40], "cannot be decoded: .*truncated.*; part of the file is missing: copy it again"),
         (bytes(range(200, 256)), "not an image that Pillow knows$"),
     ],
 )

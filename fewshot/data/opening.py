@@ -150,7 +150,8 @@ def _translated(error: Exception, name: str, index: int | None = None) -> Except
         return ReadError(name, getattr(error, "strerror", None) or str(error) or type(error).__name__, number, index)
     # Pillow's decoders report damage as RuntimeError, TypeError, struct.error and many others.
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return ImageDecodeError(name, f"cannot be decoded: {reason}", index)
+    cure = "; part of the file is missing: copy it again from where it came" if "truncated" in reason.lower() else ""
+    return ImageDecodeError(name, f"cannot be decoded: {reason}{cure}", index)
 
 
 def as_sequence(X: Any, name: str = "X") -> Sequence[Any]:
@@ -434,6 +435,8 @@ def _look_inside(head: bytes) -> str:
     """Describe a file that is not an image by its first bytes, since error pages are often saved as pictures."""
     if head.lstrip()[:5].lower() in (b"<!doc", b"<html", b"<?xml"):
         return " but an HTML or XML page"
+    if head.startswith(b"PK\x03\x04"):
+        return " but a zip archive or a document of Word and the like; save its pictures as JPEG or PNG"
     if head.startswith(b"%PDF-"):
         return " but a PDF; save its pages as JPEG or PNG"
     return " but text" if head.isascii() and head[:16].decode("ascii").isprintable() else ""
