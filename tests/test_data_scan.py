@@ -78,10 +78,12 @@ def test_row_64_class_folders_that_differ_in_case_are_two_classes_with_a_warning
 
 
 def test_labels_of_a_table_that_differ_in_case_or_blanks_are_told(tmp_path, recwarn):
-    table = pd.DataFrame({"path": ["1.png", "2.png", "3.png", "4.png"], "label": ["Grey owl", "grey  owl", "a", "A"]})
-    assert len(set(read_image_table(table, tmp_path, None, False)[1])) == 4
-    (told,) = recwarn  # "a" and "A" are characters
-    assert "the labels 'Grey owl' and 'grey  owl' in the table differ only in case or blanks" in str(told.message)
+    labels = ["Grey owl", "grey  owl", "a", "A", "Orchidée", "Orchidee", "が", "か", "é", "e", "की", "का"]
+    table = pd.DataFrame({"path": [f"{i}.png" for i in range(len(labels))], "label": labels})
+    assert len(set(read_image_table(table, tmp_path, None, False)[1])) == len(labels)
+    told, accent = recwarn  # "a" and "A" are characters, and marks of other scripts make other words
+    assert "the labels 'Orchidée' and 'Orchidee' in the table differ only in" in str(accent.message)
+    assert "the labels 'Grey owl' and 'grey  owl' in the table differ only in case" in str(told.message)
 
 
 def test_names_of_class_folders_are_of_one_unicode_form(tmp_path):

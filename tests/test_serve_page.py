@@ -292,6 +292,8 @@ def test_unknown_pictures_and_files_that_are_no_pictures(tmp_path):
         page.get_by_label("No, this is").fill(" TEMPLE")
         page.get_by_text("There is “temple” already; this makes another class.").wait_for()
         accessible(page)
+        page.get_by_label("No, this is").fill("témple")
+        page.get_by_text("There is “temple” already; this makes another class.").wait_for()
         page.get_by_label("No, this is").fill("temple")
         page.get_by_text("this makes another class").wait_for(state="hidden")
         page.get_by_label("No, this is").fill("")

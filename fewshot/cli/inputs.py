@@ -81,7 +81,7 @@ def as_label(model: Any, text: str) -> Any:
 
 
 def beside(label: Any, classes: Any) -> str:
-    """Return ", beside" the class whose name differs from a label only in case or blanks, or nothing.
+    """Return ", beside" the class whose name differs from a label only in case, blanks or accents, or nothing.
 
     Examples
     --------

@@ -219,7 +219,7 @@ class LabeledImages:
         -----
         UserWarning
             If other kinds of images (HEIC, RAW, DICOM) are left out, or class folders are empty or have names that
-            differ only in case.
+            differ only in case, blanks or accents.
         """
         return cls(*scan_folder(root))
 

@@ -198,7 +198,8 @@ def read_image_table(
         labels = as_labels(cleaned, any_type=True)
         words = [label for label in dict.fromkeys(cleaned) if isinstance(label, str) and len(label) > 1]
         for twin, label in _look_alikes(words):  # single letters are characters, of which each case is a class
-            warn(f"the labels {twin!r} and {label!r} in {name} differ only in case or blanks; they remain two classes")
+            alike = f"the labels {twin!r} and {label!r} in {name} differ only in case, blanks or accents"
+            warn(f"{alike}; they remain two classes")
     return np.array(paths, dtype=object), labels
 
 
@@ -394,8 +395,8 @@ def _warn_of_names(labels: list[str], empty: list[str], root: Path) -> None:
         warn(f"skipped {counted(len(empty), 'folder')} without an image in {root}: {listed(empty)}")
     for twin, label in _look_alikes(labels):
         warn(
-            f"the class folders {twin!r} and {label!r} in {root} differ only in case or blanks; they remain two "
-            "classes, but some file systems cannot hold both"
+            f"the class folders {twin!r} and {label!r} in {root} differ only in case, blanks or accents; they remain "
+            "two classes, but if they are one, give them one name"
         )
     if len(labels) > 1 and all(_split_of(label) for label in labels):
         named = " and ".join(map(repr, labels))
@@ -422,7 +423,7 @@ def _warn_of_folders_within(found: dict[str, list[str]], root: Path) -> None:
 
 
 def _look_alikes(labels: list[str]) -> Iterator[tuple[str, str]]:
-    """Yield pairs of labels that differ only in case or in blanks."""
+    """Yield pairs of labels that differ only in case, blanks or accents."""
     seen: dict[str, str] = {}
     for label in labels:
         twin = seen.setdefault(fold(label), label)

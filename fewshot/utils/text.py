@@ -16,6 +16,8 @@ _JOINERS = "\u200c\u200d"
 
 
 _NUMBER = re.compile(r"0*([0-9]+)")
+#: Accents of Latin, Greek and Cyrillic letters; the marks of other scripts make other words.
+_ACCENT = re.compile("[\u0300-\u036f]")
 
 
 def natural_key(label: Any) -> Any:
@@ -34,14 +36,17 @@ def natural_key(label: Any) -> Any:
 
 
 def fold(label: str) -> str:
-    """Return a label without case and without the number of its blanks, to find labels that people take for one.
+    """Return a label without case, accents and the number of its blanks, to find labels that people take for one.
+
+    A single letter keeps its accent: there, each is a class of characters.
 
     Examples
     --------
-    >>> fold(" Grey  Heron")
-    'grey heron'
+    >>> fold(" Grey  Heron"), fold("Orchidée"), fold("É")
+    ('grey heron', 'orchidee', 'é')
     """
-    return " ".join(unicodedata.normalize("NFC", label).casefold().split())
+    folded = " ".join(unicodedata.normalize("NFC", label).casefold().split())
+    return folded if len(folded) < 2 else _ACCENT.sub("", unicodedata.normalize("NFD", folded))
 
 
 def _with_length(found: re.Match[str]) -> str:

@@ -8,7 +8,11 @@ const MOST = 200;
 //: Milliseconds after the last key until names are looked up.
 const PAUSE = 150;
 
-const folded = (name) => name.normalize("NFC").toLowerCase().trim().replace(/\s+/g, " ");
+/** Return a name without case, accents and the number of its blanks; a single letter keeps its accent. */
+function folded(name) {
+  const plain = name.normalize("NFC").toLowerCase().trim().replace(/\s+/g, " ");
+  return plain.length < 2 ? plain : plain.normalize("NFD").replace(/[\u0300-\u036f]/g, "");
+}
 
 class State extends EventTarget {
   model = null;
@@ -78,7 +82,7 @@ class State extends EventTarget {
     if (found && this.typed === text) this.offer(found.classes.map((one) => one.name));
   }
 
-  /** Return a class, among those offered, whose name differs from this one only in case or blanks. */
+  /** Return a class, among those offered, whose name differs from this one only in case, blanks or accents. */
   twin(name) {
     return this.offered.find((other) => other !== name && folded(other) === folded(name));
   }
