@@ -269,3 +269,30 @@ def test_the_examples_of_the_documentation_work(tmp_path, monkeypatch, capsys):
         ran = subprocess.run(["bash", "-e", "commands"], capture_output=True, text=True, check=True)
         assert '"unknown":false' in ran.stdout
         assert Path("model.zip").read_bytes().startswith(b"PK")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a terminal")
+def test_a_person_at_a_terminal_sees_the_address_and_a_short_line_for_each_request(tmp_path):
+    import pty
+
+    mine, theirs = pty.openpty()
+    command = [sys.executable, "-m", "fewshot", "serve", str(tmp_path / "model"), "--port", "0", *QUICK]
+    service = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    try:
+        seen = b""
+        while b"Ctrl-C stops" not in seen:
+            seen += os.read(mine, 4096)
+        url = re.search(r"http://\S+/", seen.decode())[0]
+        with httpx.Client(base_url=url, trust_env=False) as client:
+            status = client.get("/v1/classes/%1b[2J%0a").status_code
+            while b" ms" not in seen:
+                seen += os.read(mine, 4096)
+    finally:
+        service.terminate()
+        service.wait(60)
+        os.close(mine)
+    lines = [line for line in seen.decode().splitlines() if "loaded the network" not in line]
+    assert lines[0].startswith("serving")
+    assert re.fullmatch(rf"\d\d:\d\d:\d\d GET /v1/classes/\S+ {status} \d+ ms", lines[1]), lines
+    assert lines[1].isprintable()

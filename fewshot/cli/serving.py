@@ -38,7 +38,10 @@ def serve_options(serve: argparse.ArgumentParser) -> None:
         "--workers", type=whole(1, 64), default=1, metavar="N", help="processes that answer (default: %(default)s)"
     )
     levels = ("debug", "info", "warning", "error")
-    serve.add_argument("--log-level", choices=levels, default="info", help="(default: %(default)s)")
+    serve.add_argument(
+        "--log-level", choices=levels, default="info",
+        help="of the log on standard error, which is JSON unless that is a terminal (default: %(default)s)",
+    )  # fmt: skip
     backbone(serve)
     serve.add_argument(
         "--max-pixels", type=whole(1, 10**12), metavar="N", help="refuse images with more pixels (default: 64000000)"

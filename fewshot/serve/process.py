@@ -49,7 +49,7 @@ def work(settings: Settings, listener: socket.socket, ready: Callable[[], None] 
 def server_of(workshop: Workshop, settings: Settings, ready: Callable[[], None] | None = None) -> uvicorn.Server:
     """Return the server of a workshop; `ready` is called once it answers."""
     config = uvicorn.Config(
-        create_app(workshop, settings), log_config=None, log_level=settings.log_level, access_log=False,
+        create_app(workshop, settings), log_config=None, access_log=False,
         server_header=False, ws="none", lifespan="on", http=connection_of(settings),
         timeout_graceful_shutdown=DRAIN_SECONDS, limit_concurrency=4 * settings.max_requests,
     )  # fmt: skip
