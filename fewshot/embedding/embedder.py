@@ -98,7 +98,8 @@ class Embedder(BaseEmbedder):
         fingerprint and saved with classifiers.
     pool : {"auto", "salient"} or None, default="auto"
         How the features of places become an embedding. "auto" is the network's own way, for most their mean. "salient"
-        is a mean in which the places count that differ from the rest of the image: for small objects in large scenes.
+        is a mean in which the places count that differ from the rest of the image: for small objects in large scenes
+        only, since it costs much accuracy where objects fill the image (`benchmarks/small_objects.py`).
         None keeps the map of features, for learners of local descriptors such as `DN4Learner`, which set it themselves:
         of convolutional networks of timm the last map, of vision transformers the patch tokens. A map takes as many
         times the memory as it has places, 49 at 224 pixels: 250 KB an image for the default network, also in the cache,
