@@ -63,6 +63,13 @@ def test_what_another_command_has_learned_is_not_learned_again(client):
         assert found["elsewhere"] == [{"index": 0, "name": "0.png", "class": "temple"}] * learned
 
 
+def test_the_history_counts_what_was_learned(client):
+    client.post(
+        "/v1/classes", data={"name": "temple"}, files=files(TEMPLES[0], pictures(1, seed=9)[0])
+    ).raise_for_status()
+    assert client.get("/v1/history").json()["versions"][-1]["note"] == "add 1 image of temple"
+
+
 def test_a_copy_is_shown_beside_its_twin(tmp_path):
     images, labels = photos(4)
     model = FewShotImageClassifier(quick_embedder())

@@ -79,7 +79,10 @@ class Service:
         return Embedded(rows, [], [b""] * len(rows) if thumbnails else [])
 
     async def change(
-        self, note: str, act: Callable[[FewShotImageClassifier, View], Any], if_match: str | None
+        self,
+        note: str | Callable[[Any], str],
+        act: Callable[[FewShotImageClassifier, View], Any],
+        if_match: str | None,
     ) -> tuple[View, Any]:
         """Change the classifier; see `Workshop.change`."""
         return await self.in_turn(self.workshop.change, note, act, if_match)

@@ -107,7 +107,9 @@ async def teach(service: Service, sent: Sent, name: str, if_match: str | None, k
         return name not in now.classes, *lesson.learn(model, now)
 
     n = len(lesson.files) - len(embedded.errors)
-    now, (is_new, names, elsewhere) = await service.change(f"add {counted(n, 'image')} of {short(name)}", act, if_match)
+    now, (is_new, names, elsewhere) = await service.change(
+        lambda found: f"add {counted(len(found[1]), 'image')} of {short(name)}", act, if_match
+    )
     body = {
         "class": name,
         "new": is_new,

@@ -148,14 +148,17 @@ class Workshop:
     # ---- changing --------------------------------------------------------------------------------------------------
 
     def change(
-        self, note: str, act: Callable[[FewShotImageClassifier, View], Any], if_match: str | None = None
+        self,
+        note: str | Callable[[Any], str],
+        act: Callable[[FewShotImageClassifier, View], Any],
+        if_match: str | None = None,
     ) -> tuple[View, Any]:
         """Change a copy, save it, then publish it; return the new version and what `act` has returned.
 
         Parameters
         ----------
-        note : str
-            What changes, for the history.
+        note : str or callable
+            What changes, for the history; a callable makes it of what `act` has returned.
         act : callable
             Changes the classifier it is given, a copy of that of the version it is given.
         if_match : str, optional
@@ -173,7 +176,7 @@ class Workshop:
             found = act(model, self._view)
             if model.reject is not None:
                 unknown_mark(model.unknown_label, model.classes_)
-            self._save(model, note)
+            self._save(model, note(found) if callable(note) else note)
             self._publish(model)
             return self._view, found
 
