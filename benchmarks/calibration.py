@@ -20,7 +20,7 @@ from protocol import facts, write
 from samples import REPORT, Sample, add_options, samples
 
 from fewshot import FewShotClassifier
-from fewshot.classifiers.calibration import expected_calibration_error, reliability
+from fewshot.classifiers.calibration import expected_calibration_error, reliability_bins
 
 LEARNERS = ("discriminant", "cosine-prototypical")
 SHOTS, DRAWS, HELD_OUT = (1, 5), 12, (2, 3, 4, 6, 16, 40)
@@ -35,7 +35,7 @@ def measure(learner: str, sample: Sample, shots: int, spare: int, options: argpa
         model, pair = FewShotClassifier(learner).fit(drawn.x, drawn.y), []
         for _ in range(2):
             proba = model.predict_proba(drawn.q)
-            pair.append(expected_calibration_error(reliability(proba.max(1), proba.argmax(1) == drawn.true)))
+            pair.append(expected_calibration_error(reliability_bins(proba.max(1), proba.argmax(1) == drawn.true)))
             if len(pair) == 1:
                 model.calibrate(drawn.spare, drawn.spare_y, n_episodes=30)
         errors.append(pair)

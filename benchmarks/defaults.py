@@ -26,7 +26,7 @@ from scipy.stats import t as student
 
 from fewshot import Learner
 from fewshot.benchmark.references import ScikitLearn
-from fewshot.classifiers.calibration import expected_calibration_error, reliability
+from fewshot.classifiers.calibration import expected_calibration_error, reliability_bins
 from fewshot.learners.registry import learner_class
 from fewshot.utils.streams import episode_rng
 
@@ -134,7 +134,9 @@ def measure(sample: Sample, way: int, shots: int, options: argparse.Namespace) -
             rows[row]["change"] = interval(np.subtract(values, accuracy[BEFORE]).tolist())
         if row not in HARD:
             confidence, right = (np.concatenate([one[part] for one in found[row]]) for part in (1, 2))
-            rows[row]["calibration error"] = round(100 * expected_calibration_error(reliability(confidence, right)), 2)
+            rows[row]["calibration error"] = round(
+                100 * expected_calibration_error(reliability_bins(confidence, right)), 2
+            )
     cell = {"data": sample.name, "role": sample.role, "styled": sample.asked is not None, "way": way, "shots": shots}
     print(json.dumps({**cell, **{row: figures["accuracy"][0] for row, figures in rows.items()}}), flush=True)
     return {**cell, "draws": n, "rows": rows}

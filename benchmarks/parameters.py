@@ -18,7 +18,7 @@ from defaults import DRAWS, answer, draw, interval
 from protocol import facts, write
 from samples import REPORT, Sample, add_options, samples
 
-from fewshot.classifiers.calibration import expected_calibration_error, reliability
+from fewshot.classifiers.calibration import expected_calibration_error, reliability_bins
 from fewshot.learners.registry import learner_class
 
 RAW = {"metric": "sqeuclidean", "temperature": 1.0}
@@ -59,7 +59,7 @@ def measure(sample: Sample, way: int, shots: int, options: argparse.Namespace) -
         accuracy = [[one[0] for one in answered] for answered in (before, after)]
         errors = [
             expected_calibration_error(
-                reliability(*(np.concatenate([one[part] for one in answered]) for part in (1, 2)))
+                reliability_bins(*(np.concatenate([one[part] for one in answered]) for part in (1, 2)))
             )
             for answered in (before, after)
         ]

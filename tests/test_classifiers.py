@@ -18,7 +18,7 @@ from fewshot.classifiers.calibration import (
     choose_temperature,
     expected_calibration_error,
     helpful_temperature,
-    reliability,
+    reliability_bins,
     score_episodes,
 )
 from fewshot.classifiers.rejection import UnknownScores, area_under_roc
@@ -117,7 +117,7 @@ def test_bad_rates_are_named():
 def test_reliability_is_counted_bin_by_bin():
     confidence, right = RNG.uniform(0, 1, 500), RNG.uniform(size=500) < 0.6
     confidence[:3] = 0.0, 1.0, 1 / 15
-    bins, error = reliability(confidence, right), 0.0
+    bins, error = reliability_bins(confidence, right), 0.0
     for i in range(15):
         inside = (confidence > i / 15) & (confidence <= (i + 1) / 15) | (confidence == 0) & (i == 0)
         assert bins["n"][i] == inside.sum()
@@ -245,7 +245,9 @@ def test_calibration_helps_on_yet_other_classes():
     found = model.calibration_
     assert found.nll_after <= found.nll_before
     others = score_episodes(model.model_.learner, *clusters(100, 15, seed=9), n_way=6, n_shot=5)
-    before, after = (expected_calibration_error(reliability(*others.confidence(t))) for t in (1.0, found.temperature))
+    before, after = (
+        expected_calibration_error(reliability_bins(*others.confidence(t))) for t in (1.0, found.temperature)
+    )
     assert after < 0.7 * before
 
 

@@ -23,7 +23,7 @@ from fewshot import (
     digits,
     evaluate,
 )
-from fewshot.classifiers.calibration import expected_calibration_error, reliability
+from fewshot.classifiers.calibration import expected_calibration_error, reliability_bins
 from tests.photographs import quick_embedder
 
 DATA = digits()[:400]
@@ -107,7 +107,7 @@ def test_reliability_is_that_of_the_answers(model, ax):
     classifier = PrototypicalClassifier().fit(X, SUPPORT.labels)
     other = ReliabilityDisplay.from_estimator(classifier, QX, QUERIES.labels, name="mine", ax=Figure().add_subplot())
     sure = classifier.predict_proba(QX).max(1)
-    bins = reliability(sure, classifier.predict(QX) == QUERIES.labels)
+    bins = reliability_bins(sure, classifier.predict(QX) == QUERIES.labels)
     assert other.errors_ == {"mine": expected_calibration_error(bins)}
     line = other.ax_.get_lines()[1]
     np.testing.assert_allclose(line.get_ydata(), [100 * share for share in bins["accuracy"] if share is not None])

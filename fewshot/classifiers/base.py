@@ -19,7 +19,7 @@ from fewshot.classifiers.chunks import learn_chunks
 from fewshot.classifiers.clashes import check_classes, telling_labels
 from fewshot.classifiers.conformal import predict_sets
 from fewshot.classifiers.fitted import FittedModel
-from fewshot.classifiers.kinds import as_rows, lively, model_type
+from fewshot.classifiers.kinds import lively, model_type, rows_for
 from fewshot.classifiers.reject_rule import RejectRule, asked_of
 from fewshot.classifiers.rejection import Rejection, check_rate
 from fewshot.learners.base import Learner, parameter_names
@@ -276,7 +276,7 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         self, X: Any, y: Any, sample_weight: Any, known: NDArray[Any] | None, **how: bool
     ) -> tuple[NDArray[np.floating], NDArray[Any], NDArray[np.float64]]:
         """Return support, labels of the type of the `known` ones, and weights; `how` goes to `check_embeddings`."""
-        X = check_embeddings(self, as_rows(self, X), **how)
+        X = check_embeddings(self, rows_for(self, X), **how)
         y = self._check_labels(y, known)
         check_same_length(X, y)
         return X, y, check_sample_weight(sample_weight, X)
@@ -609,7 +609,7 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         >>> bool(abs(kept - 0.9) < 0.05)
         True
         """
-        return predict_sets(self.view(), as_rows(self, X), coverage, by_class, held_out)
+        return predict_sets(self.view(), rows_for(self, X), coverage, by_class, held_out)
 
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Return the accuracy on queries (n, d) with labels (n,)."""
@@ -658,7 +658,7 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         now = self.view()
         check_is_fitted(now)
         now._check_parameters()
-        X = check_embeddings(now, as_rows(now, X), reset=False, finite=now.on_error == "raise", min_samples=0)
+        X = check_embeddings(now, rows_for(now, X), reset=False, finite=now.on_error == "raise", min_samples=0)
         model, unknown = now.served(X), np.zeros(len(X), np.bool_)
         if now.on_error != "raise":
             unknown = ~np.isfinite(X).all(1)
@@ -740,7 +740,7 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
             unknown_mark(self.unknown_label, telling_labels(self.model_, self.unknown_label))
         rule = self.reject_rule()
         if reject_examples is not None:
-            rule = rule.with_examples(check_embeddings(self, as_rows(self, reject_examples), reset=False))
+            rule = rule.with_examples(check_embeddings(self, rows_for(self, reject_examples), reset=False))
         elif X is None:
             raise ValueError("there is nothing to calibrate with; give X and y of held-out classes, or reject_examples")
         if X is not None:

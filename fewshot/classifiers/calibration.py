@@ -82,7 +82,7 @@ class ScoredQueries:
 
     def calibration_error(self, temperature: float = 1.0) -> float:
         """Return the expected calibration error at `temperature`."""
-        return expected_calibration_error(reliability(*self.confidence(temperature)))
+        return expected_calibration_error(reliability_bins(*self.confidence(temperature)))
 
     def of_classes(self, chosen: NDArray[np.int64]) -> Self:
         """Return the queries of some classes."""
@@ -155,7 +155,7 @@ class Calibration:
     ) -> Self:
         """Choose the temperature on scored queries, and a threshold on scores of unknown ones."""
         temperature, rejection = helpful_temperature(scored), found.rejection(false_accept_rate)
-        before, after = (reliability(*scored.confidence(t)) for t in (1.0, temperature))
+        before, after = (reliability_bins(*scored.confidence(t)) for t in (1.0, temperature))
         return cls(
             temperature,
             rejection.threshold,
@@ -273,7 +273,9 @@ def helpful_temperature(scored: ScoredQueries) -> float:
     by_chance = student.ppf(0.95, len(gains) - 1) * np.std(gains, ddof=1) / len(gains) ** 0.5
     falls = []
     for some in (slice(None), *(scored.episodes == episode for episode in np.unique(scored.episodes))):
-        before, after = (expected_calibration_error(reliability(c[some], right[some])) for c in (confidence, tried))
+        before, after = (
+            expected_calibration_error(reliability_bins(c[some], right[some])) for c in (confidence, tried)
+        )
         falls.append(before - after)
     helps = np.mean(gains) > by_chance and falls[0] > 0 and np.mean(falls[1:]) > 0
     return choose_temperature(scored) if helps else 1.0
@@ -292,7 +294,7 @@ def choose_temperature(scored: ScoredQueries) -> float:
     return float(np.exp(minimize_scalar(loss, bounds=(low, high), method="bounded").x))
 
 
-def reliability(confidence: NDArray[np.floating], right: NDArray[np.bool_]) -> dict[str, list[Any]]:
+def reliability_bins(confidence: NDArray[np.floating], right: NDArray[np.bool_]) -> dict[str, list[Any]]:
     """Return count, mean confidence and accuracy of the answers in 15 bins of confidence; None for empty bins."""
     place = np.clip(np.ceil(confidence * N_BINS).astype(int) - 1, 0, N_BINS - 1)
     n = np.bincount(place, minlength=N_BINS)

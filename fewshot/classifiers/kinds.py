@@ -30,6 +30,6 @@ def lively(model: FittedModel) -> FittedModel:
     return model if kind is FittedModel else kind.of(model.learner, model.classes, model.n_support, model.statistics)
 
 
-def as_rows(classifier: Any, X: Any) -> Any:
+def rows_for(classifier: Any, X: Any) -> Any:
     """Return maps of features as rows if what a classifier has learned takes them; other embeddings as they are."""
     return of_maps(classifier.model_.learner, X)[1] if hasattr(classifier, "model_") else X

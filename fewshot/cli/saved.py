@@ -12,7 +12,7 @@ from fewshot.cli.inputs import as_label, beside, take_unknown_label
 from fewshot.cli.tables import as_facts, finish, give
 from fewshot.cli.terminal import is_piped, put, quoted, say, terminal_width, typed, way_back
 from fewshot.images.history import read_history
-from fewshot.images.stored import StoredModel, describe
+from fewshot.images.stored import StoredModel, described
 from fewshot.persistence.artifact import size_of, version_of, writing
 from fewshot.utils.text import counted
 
@@ -44,7 +44,7 @@ def _facts(model: StoredModel, options: argparse.Namespace) -> dict[str, Any]:
         from fewshot.cli.models import load
 
         loaded = load(options)
-        known = {**describe(loaded.snapshot()), "fingerprint": loaded.embedder_.fingerprint[:16]}
+        known = {**described(loaded.snapshot()), "fingerprint": loaded.embedder_.fingerprint[:16]}
     fingerprint = known.pop("fingerprint")
     n_others = len(read_history(options.dir)) - 1
     return {

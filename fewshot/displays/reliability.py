@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fewshot.classifiers.calibration import Calibration, expected_calibration_error, reliability
+from fewshot.classifiers.calibration import Calibration, expected_calibration_error, reliability_bins
 from fewshot.displays.answered import answered
 from fewshot.displays.drawing import COLOURS, new_axes, without_frame
 from fewshot.utils.drawing import drawable
@@ -100,7 +100,7 @@ class ReliabilityDisplay:
             )
         if not ((sure >= 0) & (sure <= 1 + 1e-6)).all():
             raise ValueError("a probability is outside 0..1")
-        return cls({name: reliability(sure, right)}).plot(ax=ax)
+        return cls({name: reliability_bins(sure, right)}).plot(ax=ax)
 
     @classmethod
     def from_calibration(cls, calibration: Calibration, *, ax: Axes | None = None) -> Self:

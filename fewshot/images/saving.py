@@ -48,7 +48,7 @@ from fewshot.images.segments import (
     large_support_in_parts,
     segments_of,
 )
-from fewshot.images.stored import backbone_of, describe
+from fewshot.images.stored import backbone_of, described
 from fewshot.learners.base import Learner
 from fewshot.persistence.arrays import write_arrays
 from fewshot.persistence.artifact import Part, load_artifact, version_of, write_artifact
@@ -120,7 +120,7 @@ def write_model(
         "backbone": spec_of(embedder.network),
         "fingerprint": embedder.fingerprint,
         "params": {name: plain_label(value) for name, value in {**params, "progress": embedder.progress}.items()},
-        "shown": describe(learned),
+        "shown": described(learned),
         "calibration": None if calibration is None else calibration.to_dict(),
     }
     place, version = os.path.realpath(folder), version_of(folder)

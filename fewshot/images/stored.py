@@ -357,7 +357,7 @@ def backbone_of(embedder: Any) -> str:
     return f"{name}, {pixels.height} x {pixels.width}{' grey' if pixels.channels == 1 else ''}"
 
 
-def describe(learned: Learned) -> dict[str, str]:
+def described(learned: Learned) -> dict[str, str]:
     """Return what people want to know of a model besides its classes, in display order."""
     embedder, d = learned.embedder, learned.classifier.n_features_in_
     of, domain = {"backbone": backbone_of(embedder)}, embedder.find_domain()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fewshot.classifiers.calibration import expected_calibration_error, reliability
+from fewshot.classifiers.calibration import expected_calibration_error, reliability_bins
 from fewshot.data.opening import describe
 from fewshot.errors import brief
 from fewshot.images.answer import Answer, answer_all, answer_html
@@ -115,7 +115,7 @@ class TestResult:
         sure = self.is_answered
         if not sure.any():
             return math.nan
-        return expected_calibration_error(reliability(self.probability[sure], self.right[sure]))
+        return expected_calibration_error(reliability_bins(self.probability[sure], self.right[sure]))
 
     @property
     def unknown_accepted(self) -> float | None:

@@ -11,7 +11,7 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from fewshot._version import __version__
-from fewshot.images.stored import describe
+from fewshot.images.stored import described
 from fewshot.serve.problems import JSON
 from fewshot.serve.schemas import ModelBody, failures
 from fewshot.serve.service import Service, ServiceOf
@@ -44,7 +44,7 @@ def _for_stores(view: View) -> dict[str, Any]:
 
 def _shown(service: Service, view: View) -> dict[str, Any]:
     settings, embedder = service.settings, view.embedder
-    facts = {} if view.is_empty else describe(view.learned)
+    facts = {} if view.is_empty else described(view.learned)
     backbone = getattr(embedder, "name", None) or facts.get("backbone") or getattr(embedder, "backbone", "")
     return {
         "name": Path(view.folder).resolve().name,
