@@ -89,6 +89,22 @@ def test_a_reader_sorts_filters_and_searches(tmp_path, screen):
         assert not page.errors
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("screen", ["phone", "desktop"])
+def test_kinds_of_one_genus_are_told_apart(tmp_path, screen):
+    genus, image = ["Coccinella septempunctata", "Coccinella quinquepunctata"], photo(np.random.default_rng(0))
+    answers, near = [(name, 0.5, None) for name in genus], [(name, 0.9, image) for name in genus]
+    page = Page("Beetles", "Two kinds.", None)
+    page.task({name: [image] for name in genus}, [QueryAnswer(image, None, answers, "1.jpg", near)], "A task")
+    page.write(tmp_path / "page.html")
+    with browsing((tmp_path / "page.html").as_uri(), screen) as seen:
+        labels = seen.locator(".answer .label, .near .label, .class .label")
+        assert sorted(set(labels.all_inner_texts())) == sorted(genus)
+        cut = "all => all.filter(one => one.scrollWidth > one.clientWidth || one.scrollHeight > one.clientHeight + 1)"
+        assert labels.evaluate_all(f"all => ({cut})(all).map(one => one.textContent)") == []
+        accessible(seen)
+
+
 def test_charts_take_the_fonts_and_colours_of_the_page(tmp_path):
     page_of().write(tmp_path / "page.html")
     seen = []
