@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewshot.classifiers.fitted import FittedModel
-from fewshot.utils.labels import as_labels, check_unknown, other_forms, plain_label, warn_if_look_alike
+from fewshot.utils.labels import as_labels, check_unknown, mark_unknown, other_forms, plain_label, warn_if_look_alike
 
 
 class _Rules(Protocol):
@@ -75,3 +75,10 @@ def telling_labels(model: FittedModel, unknown_label: Any) -> NDArray[Any]:
     some = model.some_classes
     marks = model.known_among([plain_label(unknown_label), "unknown", -1])
     return np.union1d(some, as_labels(marks, known=some)) if marks else some
+
+
+def marked(labels: NDArray[Any], unknown: NDArray[np.bool_], unknown_label: Any, model: FittedModel) -> NDArray[Any]:
+    """Return the labels (q,) that a model answers with, `unknown_label` in the place of `unknown` (q,) ones."""
+    return (
+        mark_unknown(labels, unknown, unknown_label, telling_labels(model, unknown_label)) if unknown.any() else labels
+    )

@@ -17,7 +17,7 @@ from fewshot.learners.base import Learner, SupportLearner
 from fewshot.learners.memory import Memory, Statistics
 from fewshot.search.approximate import Choice
 from fewshot.search.similarity import CHUNK_BYTES, KeySnapshot, argmax, check_k, search_in_chunks, to_tensor, top
-from fewshot.search.snapshot import build_now, take_snapshot
+from fewshot.search.snapshot import FaissSnapshot, build_now, take_snapshot
 from fewshot.utils.heap import refuse_too_large
 from fewshot.utils.isolation import isolated
 from fewshot.utils.labels import as_labels
@@ -302,10 +302,14 @@ class FittedModel:
     ) -> NDArray[np.floating]:
         """Return log-probabilities (q, n_classes); those of an even choice for queries that are `unknown` (q,)."""
         self.check_room(X)
-        log_proba = self.map_logits(X, lambda logits: (logits / temperature).log_softmax(-1).numpy())
-        supported = self.n_support > 0
-        with np.errstate(divide="ignore"):
-            log_proba[unknown] = np.log(supported / supported.sum())
+        return self.with_even_choice(self.map_logits(X, log_softmax(temperature)), unknown)
+
+    def with_even_choice(self, log_proba: NDArray[np.floating], unknown: NDArray[np.bool_]) -> NDArray[np.floating]:
+        """Return log-probabilities (q, n_classes), in place; equal ones of all classes for `unknown` queries (q,)."""
+        if unknown.any():
+            supported = self.n_support > 0
+            with np.errstate(divide="ignore"):
+                log_proba[unknown] = np.log(supported / supported.sum())
         return log_proba
 
     @isolated(gradients=False)
@@ -347,6 +351,22 @@ class FittedModel:
             return np.empty(0, np.int64), np.empty(0, X.dtype)
         codes, scores = zip(*parts, strict=True)
         return np.concatenate(codes), np.concatenate(scores)
+
+    @isolated(gradients=False)
+    def classify_with(
+        self, X: NDArray[np.floating], function: Callable[[Tensor], NDArray[Any]]
+    ) -> tuple[NDArray[np.int64], NDArray[np.floating], NDArray[Any]]:
+        """Return what `classify` and `map_logits` do, in one pass where that compares all keys anyway."""
+        self.check_room(X)
+        # A `classify` of its own does not compare all keys either.
+        if type(self).classify is not FittedModel.classify or not len(X) or isinstance(self.snapshot, FaissSnapshot):
+            return *self.classify(X), self.map_logits(X, function)
+        parts = [
+            (argmax(logits), self.learner.closeness(logits, similarity).numpy(), function(logits))
+            for logits, similarity in self._answers(self._transform(X), self.snapshot)
+        ]
+        codes, scores, found = map(np.concatenate, zip(*parts, strict=True))
+        return codes, scores, found
 
     @isolated(gradients=False)
     def nearest(self, X: NDArray[np.floating], k: int) -> tuple[NDArray[Any], NDArray[np.floating]]:
@@ -401,6 +421,11 @@ class FittedModel:
         for part in queries.split(size):
             ids, similarity = snapshot.retrieve(part, 1)
             yield learner.read(similarity, self.memory, ids), similarity
+
+
+def log_softmax(temperature: float) -> Callable[[Tensor], NDArray[np.floating]]:
+    """Return a function from logits (q, n_classes) to log-probabilities."""
+    return lambda logits: (logits / temperature).log_softmax(-1).numpy()
 
 
 def _refuse_to_learn(learner: Learner, added: tuple[int, int], copied: FittedModel | None, d: int) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fewshot.classifiers.calibration import FALSE_ACCEPTS, SCORES, Calibration, score_episodes
 from fewshot.classifiers.fitted import FittedModel
@@ -88,6 +89,17 @@ class RejectRule:
             return model.best(X), np.zeros(len(X), np.bool_)
         codes, closeness = model.classify(X)
         return codes, ~(self.scores(X, closeness) >= threshold)
+
+    def answer_with(
+        self, model: FittedModel, X: NDArray[np.floating], function: Callable[[Tensor], NDArray[Any]]
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[Any]]:
+        """Return what `answer` does, and `function` of the logits (q, n_classes), in one pass if there is a way."""
+        if self.asked is not None and model.learner.transductive:
+            return *self._answer_together(model, X, self.asked), model.map_logits(X, function)
+        codes, closeness, found = model.classify_with(X, function)
+        threshold = self.threshold()
+        known = np.ones(len(X), np.bool_) if threshold is None else self.scores(X, closeness) >= threshold
+        return codes, ~known, found
 
     def _answer_together(
         self, model: FittedModel, X: NDArray[np.floating], asked: float | str

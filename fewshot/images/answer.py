@@ -206,9 +206,10 @@ def answer_embedded(
     classifier = now.classifier
     errors = {error.index: error for error in embedded.errors}
     x = embedded.embeddings[[i for i in range(len(items)) if i not in errors]]
+    labels, proba = classifier.predict_with_proba(x)
     columns = (
-        classifier.predict(x).tolist(),
-        classifier.predict_proba(x),
+        labels.tolist(),
+        proba,
         _margins(classifier, x) if reasons else [np.inf] * len(x),
         _nearest_keys(classifier, x, top if reasons else 0),
         nearest_support(classifier, now.support, x, n_neighbours, nearby=nearby),

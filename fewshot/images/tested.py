@@ -236,7 +236,8 @@ def test_model(now: Learned, X: Any, y: Any, n_shown: int) -> TestResult:
     x, truth = embedded.embeddings[rows], truth[rows]
     if classifier.reject is None and not np.isin(truth, classifier.classes_).any():
         raise ValueError("no item of a class that the model knows could be read; give readable ones")
-    predicted, probability = classifier.predict(x), classifier.predict_proba(x).max(1)
+    predicted, proba = classifier.predict_with_proba(x)
+    probability = proba.max(1)
     n_learned = _warn_of_learned(now.support, x, [items[row] for row in rows.tolist()])
     found = TestResult(classifier.classes_, truth, predicted, probability, len(unreadable), n_learned=n_learned)
     surest = np.argsort(-probability, kind="stable")

@@ -259,7 +259,9 @@ def check_embeddings(
             warn("integers above 2**53 lose digits in float64")
         X = X.astype(np.float32) if X.dtype == np.float16 else X
     if _is_plain(X, min_samples):
-        X = validate_data(estimator, X, reset=reset, skip_check_array=True)
+        same = not hasattr(estimator, "feature_names_in_") and getattr(estimator, "n_features_in_", 0) == X.shape[1]
+        if reset or not same:  # it keeps names and number of features, or raises; which takes as long as an answer
+            X = validate_data(estimator, X, reset=reset, skip_check_array=True)
         X = X if X.dtype.kind == "f" else X.astype(np.float64)
     else:
         how: dict[str, Any] = {"dtype": [np.float64, np.float32], "ensure_all_finite": False}
