@@ -52,6 +52,8 @@ def test_mistakes_are_reported(made, tmp_path, capsys):
     capsys.readouterr()
     for arguments, status, message in (
         ([made[0], "--where", "lable=e"], 2, "all.parquet has no column 'lable' for --where; did you mean label?"),
+        ([made[0], "--where", "price<5"], 2, "all.parquet has no column 'price' for --where; expected one of label, "
+         "likeliest, nearest, probability, similarity, unknown, or a column of your own, joined to the table by id"),
         ([made[0], "--where", "x=" + "[" * 100_000], 2, "--where x is nested too deeply; expected a value or a list"),
         ([made[0], "--where", "probability=>0.9"], 2, "--where is 'probability=>0.9'; expected NAME=VALUE or NAME>N"),
         ([made[0], "--where", "probability>=high"], 2, "--where is 'probability>=high'; expected a number after the"),

@@ -52,6 +52,7 @@ def files(tmp_path):
     write_photos(tmp_path / "others", 3, seed=2)
     shutil.copy(write_photos(tmp_path / "queries", 1, seed=1)[0], tmp_path / "new1.jpg")
     Image.new("RGB", (600, 400), (90, 160, 110)).save(tmp_path / "field.jpg")
+    (tmp_path / "stock.csv").write_text("id,path,price,shop\n7,new1.jpg,12.5,Oslo\n9,field.jpg,80,Bonn\n")
     for i in (1, 2):
         Image.new("RGB", (80, 60), (90, 100, 110 + i)).save(tmp_path / f"heron{i}.jpg")
     characters = glyphs("test")

@@ -77,7 +77,13 @@ def test_what_cannot_be_read_is_told_and_passed_over_and_what_is_far_is_unknown(
     assert {one.label for one in found.values()} == {"unknown"}  # no cosine is above 2
     assert all(one.unknown and one.nearest in ("temple", "flower") for one in found.values())
     assert [one.likeliest for one in found.values()] == model.set_params(reject=None).predict(list(found)).tolist()
-    assert dict(found.popitem()[1].record().payload).keys() == {"likeliest", "probability", "unknown", "nearest"}
+    one = found.popitem()[1]
+    assert dict(one.record().payload).keys() == {"likeliest", "probability", "unknown", "nearest"}
+    own = {"price": 12.5, "shop": "Oslo"}
+    assert one.record(own).payload == {**one.record().payload, **own}
+    for name in ("label", "nearest"):
+        with pytest.raises(ValueError, match=f"has '{name}', which the annotation gives itself; choose another name"):
+            one.record({name: "x"})
 
 
 def stored(model, paths, metric="cosine"):

@@ -105,7 +105,7 @@ def test_records_are_those_of_the_classifier(folder, service, paths):
 @pytest.mark.parametrize("name", ["langchain", "haystack"])
 def test_retrievers_point_at_a_service(name, folder, service, paths):
     pytest.importorskip({"langchain": "langchain_core"}.get(name, name))
-    store = FaissStore("cosine", quick_embedder().fingerprint, 256)
+    store = FaissStore("cosine", service.about()["fingerprint"])  # as the documentation says
     store.add(one.record() for one in annotate(service, paths))
     if name == "langchain":
         from fewshot.integrations.langchain import FewShotRetriever

@@ -89,7 +89,9 @@ def search(options: argparse.Namespace) -> int:
     columns = {"label"}
     store.add(_noting(columns, import_records(options.table)))
     if len(store) and (others := sorted(where.keys() - columns)):
-        hint = closest(others[0], columns) or f"; expected one of {', '.join(sorted(columns))}"
+        hint = closest(others[0], columns) or (
+            f"; expected one of {', '.join(sorted(columns))}, or a column of your own, joined to the table by id"
+        )
         raise ValueError(f"{options.table} has no column {others[0]!r} for --where{hint}")
     _, matches, errors = classify_and_retrieve(model, store, paths, options.k, where, options.by_label)
     rows = [

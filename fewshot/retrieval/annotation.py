@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -50,18 +52,27 @@ class Annotation:
     embedder: str = ""
     likeliest: Any = None
 
-    def record(self) -> Record:
+    def record(self, payload: Mapping[str, Any] = MappingProxyType({})) -> Record:
         """Return the record that a `Store` keeps.
+
+        Parameters
+        ----------
+        payload : mapping, optional
+            Your own values of the image to filter by, by name, such as ``{"price": 12.5, "shop": "Oslo"}``.
 
         Raises
         ------
         ValueError
-            If the image could not be read.
+            If the image could not be read, or `payload` has a name that the annotation gives itself.
         """
         if self.vector is None:
             raise ValueError(
                 f"{self.id} could not be read ({self.error}), so there is nothing to store; leave out what has an error"
             )
         names = ("likeliest", "probability", "unknown", "nearest")
-        payload = {name: getattr(self, name) for name in names}
-        return Record(self.id, self.vector, self.label, payload, self.embedder)
+        if taken := [name for name in ("label", *names) if name in payload]:
+            raise ValueError(
+                f"the payload of {self.id!r} has {taken[0]!r}, which the annotation gives itself; choose another name"
+            )
+        own = {name: getattr(self, name) for name in names}
+        return Record(self.id, self.vector, self.label, {**own, **payload}, self.embedder)

@@ -57,7 +57,8 @@ class RemoteAnswer(Annotation):
 class RemoteModel:
     """The classifier of a running ``fewshot serve``, instead of a model, for `annotate`, `retrieve` and retrievers.
 
-    Nothing is computed here: images are sent as they are, so that the answers are those of the classifier.
+    Nothing is computed here: images are sent as they are, so that the answers are those of the classifier. A store of
+    its vectors is ``FaissStore("cosine", model.about()["fingerprint"])``.
 
     Parameters
     ----------
