@@ -89,6 +89,12 @@ def test_equal_rows_count_once(tmp_path):
     assert '"dropped": {\n  "twice": 1' in (tmp_path / "out" / "results.json").read_text()
 
 
+def test_a_mean_of_other_classes_is_told_to_need_splits(tmp_path, tickets):
+    learner = {"learner": "simpleshot", "normalization": "CL2N", "center": "base"}
+    with pytest.raises(ValueError, match="a split 'train' of tickets, which has no splits; leave that learner out"):
+        bench(tmp_path / "out", [{"source": tickets}], learners=[learner])
+
+
 def test_a_learner_of_maps_is_refused(tmp_path, tickets):
     with pytest.raises(ValueError, match="compares maps of features, which 'given embeddings' are not; leave one out"):
         bench(tmp_path / "out", [{"source": tickets}], learners=[{"learner": "dn4"}])
@@ -104,7 +110,8 @@ def test_a_learner_of_maps_is_refused(tmp_path, tickets):
         ({"embeddings": X.astype(str), "labels": LABELS}, "and dtype <U"),
         ({"embeddings": np.where(X > 2, np.nan, X), "labels": LABELS}, "the array of embeddings contains NaN at row"),
         ({"embeddings": X * 1e30, "labels": LABELS}, "values above 1e+18 overflow when squared"),
-        ({"embeddings": X, "labels": LABELS.astype(object)}, "y of n strings or integers"),
+        ({"embeddings": X, "labels": LABELS.astype(object)}, "array 'labels' holds Python objects, as columns"),
+        ({"embeddings": X, "labels": LABELS, "split": LABELS}, "'split', but all rows of a file are"),
         ({"embeddings": X, "labels": np.where(LABELS == "login", np.nan, 1.0)}, "the list of labels"),
     ],
 )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from zipfile import is_zipfile
 
 import numpy as np
@@ -69,7 +71,8 @@ def read_given(path: str) -> GivenEmbeddings:
     Raises
     ------
     ArtifactError
-        If the file is damaged or not of NumPy, or an array is missing or wrong.
+        If the file is damaged or not of NumPy, an array is missing or wrong, or one says which split each row is of:
+        classes that something was trained on would be measured among the others.
     ValueError
         If there is no such file.
     OSError
@@ -84,8 +87,25 @@ def read_given(path: str) -> GivenEmbeddings:
         found = np.load(file, allow_pickle=False)
         if missing := [name for name in ("embeddings", "labels") if name not in found.files]:
             raise ValueError(f"it has no array {missing[0]!r}, but {', '.join(found.files)}")
+        if split := next((name for name in found.files if name.lower() in ("split", "splits")), None):
+            raise ValueError(
+                f"it has an array {split!r}, but all rows of a file are measured; keep those of one split, "
+                f"X[{split} == 'test'] and y[{split} == 'test']"
+            )
         network = str(found["network"]) if "network" in found.files else GIVEN
-        return GivenEmbeddings(found["embeddings"], found["labels"], network)
+        return GivenEmbeddings(_array(found, "embeddings"), _array(found, "labels"), network)
+
+
+def _array(found: Mapping[str, NDArray[Any]], name: str) -> NDArray[Any]:
+    try:
+        return found[name]
+    except ValueError as error:
+        if "Object arrays" not in str(error):
+            raise
+        kind = "float" if name == "embeddings" else "str"
+        raise ValueError(
+            f"the array {name!r} holds Python objects, as columns of pandas do; cast it with .astype({kind})"
+        ) from error
 
 
 def _as_embeddings(X: NDArray[np.generic], n: int) -> NDArray[np.float32]:

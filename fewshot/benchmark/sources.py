@@ -92,10 +92,10 @@ def measured(dataset: Dataset, wants_base: bool) -> Measured:
     digest, base, base_digest = _digest(list(first), data), None, ""
     if wants_base:
         if dataset.base not in splits or dataset.base == split:
-            raise ValueError(
-                f"center = 'base' needs a split {dataset.base!r} of {dataset.name} apart from {split!r}; name one with "
-                "base = ..., or leave that learner out"
-            )
+            needs = f"center = 'base' needs a split {dataset.base!r} of {dataset.name}"
+            if not splits:
+                raise ValueError(f"{needs}, which has no splits; leave that learner out")
+            raise ValueError(f"{needs} apart from {split!r}; name one with base = ..., or leave that learner out")
         base = open_images(dataset.source, dataset.base)
         base_digest = _digest(contents_of(base), base)
     return Measured(dataset, data, contents, digest, dropped, base, base_digest)
