@@ -105,6 +105,8 @@ def test_records_are_those_of_the_classifier(folder, service, paths):
 @pytest.mark.parametrize("name", ["langchain", "haystack"])
 def test_retrievers_point_at_a_service(name, folder, service, paths):
     pytest.importorskip({"langchain": "langchain_core"}.get(name, name))
+    with pytest.raises(ServiceError, match="/v1 is not where the service is; give its address without /v1"):
+        RemoteModel(f"{service.url}/v1", TOKEN).predict(paths)
     store = FaissStore("cosine", service.about()["fingerprint"])  # as the documentation says
     store.add(one.record() for one in annotate(service, paths))
     if name == "langchain":

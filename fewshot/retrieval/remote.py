@@ -198,6 +198,8 @@ class RemoteModel:
         """Return the sentence of a service, or of what stands before it."""
         if error.code == 401:
             return ServiceError(f"{self.url} wants a token, or another one; give it with token=...", "token")
+        if error.code == 404 and self.url.endswith("/v1"):
+            return ServiceError(f"{self.url} is not where the service is; give its address without /v1")
         try:
             told = json.load(error)["error"]
             return ServiceError(f"{self.url}: {brief(told['message'])}", str(told["code"]), str(told["message"]))

@@ -49,7 +49,8 @@ def _warn_of_bounds(name: str, there: Sequence[Any]) -> None:
 def _warn_of_values(name: str, wanted: Sequence[Any], there: Sequence[Any]) -> None:
     """Warn of a label that no record has; of other values only if they look mistyped: filters may well find nothing."""
     by_text = {str(value): value for value in there}
-    text = next(filter(None, (closest(str(one), by_text) for one in wanted)), "")
+    alike = [text for text, value in by_text.items() if isinstance(value, str)]  # 190.0 is nobody's mistyped '10..50'
+    text = next(filter(None, (closest(str(one), alike) for one in wanted)), "")
     mistyped = [by_text[str(one)] for one in wanted if str(one) in by_text]  # 1 instead of "1"
     hint = f"; did you mean {mistyped[0]!r}?" if mistyped else text
     if (
