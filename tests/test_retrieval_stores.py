@@ -104,7 +104,7 @@ def test_a_filter_on_what_no_record_has_says_so(make, kind, recwarn):
         ({"label": "cta", "n": 1}, "nothing was found, since no record has label='cta'; did you mean cat?"),
         ({"label": ["dgo", 7]}, "nothing was found, since no record has label among 'dgo', 7; did you mean dog?"),
         ({"n": "1"}, "nothing was found, since no record has n='1'; did you mean 1?"),
-        ({"n": "1..3"}, "nothing was found, since no record has n='1..3'; it has numbers, such as "),
+        ({"f": "5.2..5"}, "nothing was found, since no record has f='5.2..5'; it has numbers, such as "),
         ({"n": "many"}, "nothing was found, since no record has n='many'; it has numbers, such as "),
     ):
         assert store.search([[1, 2, 3], [3, 2, 1]], where=where) == [[], []]
