@@ -61,7 +61,7 @@ def test_an_image_of_another_split_refuses_the_run(tmp_path):
 
 
 def test_a_missing_base_split_is_an_error():
-    with pytest.raises(ValueError, match=r"center = 'base' needs a split 'train' of digits apart from None"):
+    with pytest.raises(ValueError, match=r"center = 'base' needs a split 'train' of digits, which has no splits"):
         measured(Dataset("digits"), True)
     assert len(measured(Dataset("glyphs", split="val", base="test"), True).base.classes) == 240
 

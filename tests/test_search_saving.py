@@ -249,7 +249,7 @@ def test_keys_and_graphs_are_mapped_and_lists_are_small(kind, tmp_path):
     index.build()
     index.save(tmp_path)
     run = subprocess.run([sys.executable, "-c", MEMORY, str(tmp_path)], capture_output=True, text=True, check=True)
-    assert float(run.stdout) < 4 * 5
+    assert float(run.stdout) < 4 * 7  # 40 and more if they were read; 9 to 21 was seen
 
 
 def search_and_tell(index, queue):

@@ -465,5 +465,5 @@ def test_ids_come_in_the_same_containers():
 
 
 def test_text_is_no_embedding():
-    with pytest.raises(TypeError, match="X has dtype <U6; expected numbers"):
+    with pytest.raises(TypeError, match="X has dtype <U6; expected real numbers"):
         evaluate("prototypical", np.array([["[1, 2]"]] * 4), [0, 0, 1, 1], n_way=2, n_query=1)
