@@ -69,9 +69,12 @@ def test_the_command_evaluates_embeddings_and_refuses_what_is_about_images(tmp_p
     asked = evaluate(DiscriminantLearner(power=1), X.astype(np.float32), LABELS, n_shot=2, n_query=4, n_episodes=20)
     assert found["results"][0]["accuracy %"] == pytest.approx(100 * asked.mean)
     assert (found["backbone"], found["external"]) == ("MiniLM", True)
-    capsys.readouterr()
+    assert "transductive" not in capsys.readouterr().out
+    assert main(["evaluate", tickets, *short, "--learner", "bd-cspn"]) == 0
+    assert ", transductive" in capsys.readouterr().out
     for wrong, told in (
         (["--from", "best.safetensors"], "holds embeddings, and --from is about images; leave it out"),
+        (["--backbone", "conv4"], "holds embeddings, and --backbone is about images; leave it out"),
         (["--skip-unreadable"], "holds embeddings, and --skip-unreadable is about images; leave it out"),
         (["--shot", "20"], "classes"),
     ):

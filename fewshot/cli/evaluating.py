@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import warnings
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from fewshot.benchmark.given import GivenEmbeddings, read_given
 from fewshot.benchmark.grid_file import is_given
 from fewshot.cli.inputs import open_data
 from fewshot.cli.models import make_embedder
+from fewshot.cli.options import backbone
 from fewshot.cli.tables import give
 from fewshot.cli.terminal import say
 from fewshot.data.images import LabeledImages
@@ -30,6 +32,8 @@ from fewshot.learners.registry import ready_learner
 from fewshot.persistence.provenance import command_line, manifest
 from fewshot.utils.text import counted
 
+#: The default of --backbone.
+BACKBONE = inspect.signature(backbone).parameters["default"].default
 #: Options about images and networks, which embeddings do not need.
 OF_IMAGES = {"checkpoint": "from"} | {
     name: name for name in ("weights", "pretrained", "domain", "views", "size", "bits", "split", "skip_unreadable")
@@ -58,7 +62,8 @@ def evaluate(options: argparse.Namespace) -> int:
         "supposes_balance": learner.supposes_balance,
         "results": rows,
     }
-    give(rows, options, facts)
+    mark = ", transductive" * learner.transductive
+    give(rows, options, facts, shown=[{**row, "learner": row["learner"] + mark} for row in rows])
     return 0
 
 
@@ -86,10 +91,10 @@ def _embedded(options: argparse.Namespace) -> tuple[Learner, NDArray[Any], NDArr
 
 def _given(options: argparse.Namespace) -> tuple[Learner, NDArray[Any], NDArray[Any], dict[str, Any]]:
     """Return the learner, the embeddings of a file and their labels, and facts about them."""
-    for name, flag in OF_IMAGES.items():
-        if getattr(options, name):
-            flag = "--" + flag.replace("_", "-")
-            raise ValueError(f"{options.data} holds embeddings, and {flag} is about images; leave it out")
+    given = [flag.replace("_", "-") for name, flag in OF_IMAGES.items() if getattr(options, name)]
+    given += ["backbone"] * (options.backbone != BACKBONE)
+    if given:
+        raise ValueError(f"{options.data} holds embeddings, and --{given[0]} is about images; leave it out")
     data: GivenEmbeddings = read_given(options.data)
     own = OwnEmbedder(np.asarray, data.network)
     learner = ready_learner(suited(options.learner or default_learner(own), own))
