@@ -30,6 +30,17 @@ def write_photos(folder, n_per_class, seed=0):
     return paths
 
 
+GREY, RED = (128, 128, 128), (200, 30, 30)
+
+
+def write_scene(path):
+    """Write a grey picture of 400 x 240 pixels with a small red square near its right border, at 330,80."""
+    image = Image.new("RGB", (400, 240), GREY)
+    image.paste(RED, (330, 80, 370, 120))
+    image.save(path)
+    return path
+
+
 def quick_embedder(**params):
     """Return an embedder without trained weights."""
     return Embedder("conv4", weights="random", img_size=32, progress=False, **params)

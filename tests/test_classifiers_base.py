@@ -859,6 +859,8 @@ def test_labels_and_probabilities_in_one_pass_are_those_of_two(learner, index):
     for reject, dtype in product((None, 0.6, "balanced"), (np.float32, np.float64)):
         model.set_params(reject=reject)
         queries = QUERIES.astype(dtype)
+        if learner in ("discriminant", "prototypical", "matching"):
+            assert model.served(queries).compares_all == (index == "auto")
         if learner != "pt-map":
             queries[3] = np.nan
         labels, proba = model.predict_with_proba(queries)
@@ -868,8 +870,10 @@ def test_labels_and_probabilities_in_one_pass_are_those_of_two(learner, index):
         assert model.predict_with_proba(queries[:0])[1].shape == (0, 3)
 
 
-def test_two_passes_of_a_model_that_grows_are_joined():
-    model = PrototypicalClassifier().fit(X, Y).partial_fit(QUERIES[:2], ["owl", "new"])
+def test_two_passes_of_a_model_of_many_classes_are_joined():
+    keys = RNG.normal(size=(3000, 6))
+    model = PrototypicalClassifier("cosine", reject=0.9).fit(keys, np.arange(3000))
+    assert not model.served(QUERIES).compares_all
     labels, proba = model.predict_with_proba(QUERIES)
     assert labels.tolist() == model.predict(QUERIES).tolist()
     np.testing.assert_array_equal(proba, model.predict_proba(QUERIES))

@@ -14,17 +14,14 @@ from fewshot.data.boxes import BoxedImage
 from fewshot.data.decode import decode
 from fewshot.data.picture import KEPT, Picture
 from fewshot.errors import ImageDecodeError
+from tests.photographs import GREY, RED, write_scene
 
-RED, BLUE, GREY = (200, 30, 30), (30, 30, 200), (128, 128, 128)
+BLUE = (30, 30, 200)
 
 
 @pytest.fixture
 def scene(tmp_path):
-    """A grey picture with a small red square near its right border, at 330,80."""
-    image = Image.new("RGB", (400, 240), GREY)
-    image.paste(RED, (330, 80, 370, 120))
-    image.save(tmp_path / "scene.png")
-    return tmp_path / "scene.png"
+    return write_scene(tmp_path / "scene.png")
 
 
 @pytest.fixture

@@ -11,17 +11,12 @@ from fewshot.cli import main
 from fewshot.data.decode import decode
 from fewshot.data.tiles import _places
 from fewshot.errors import ImageDecodeError
-
-RED, BLUE, GREY = (200, 30, 30), (30, 30, 200), (128, 128, 128)
+from tests.photographs import GREY, RED, write_scene
 
 
 @pytest.fixture
 def scene(tmp_path):
-    """A grey picture with a small red square near its right border, at 330,80."""
-    image = Image.new("RGB", (400, 240), GREY)
-    image.paste(RED, (330, 80, 370, 120))
-    image.save(tmp_path / "scene.png")
-    return tmp_path / "scene.png"
+    return write_scene(tmp_path / "scene.png")
 
 
 @given(st.integers(1, 5000), st.integers(1, 600), st.floats(0, 0.9))

@@ -113,6 +113,6 @@ def _as_embeddings(X: NDArray[np.generic], n: int) -> NDArray[np.float32]:
         raise ValueError(f"the embeddings have shape {X.shape} and dtype {X.dtype}; expected numbers (n, d)")
     if len(X) != n:
         raise ValueError(f"there are {len(X)} embeddings and {n} labels; expected one label for each")
-    with np.errstate(over="ignore"):  # what overflows is told as infinity
+    with np.errstate(over="ignore"):  # what overflows is refused as infinity
         X = X.astype(np.float32)
     return check_values(X, "the embeddings", "the array of embeddings")

@@ -205,7 +205,7 @@ class Grid:
         for what in ("datasets", "backbones", "learners", "n_way", "n_shot", "seeds", "sampler", "query_classes"):
             values = [getattr(value, "name", value) for value in getattr(self, what)]
             if not values and not (what == "backbones" and all(is_given(one.source) for one in self.datasets)):
-                raise ValueError(f"the grid has no {f'[[{what}]]' if what == 'backbones' else what}; give at least one")
+                raise ValueError(f"the grid has no {what}; give at least one")
             if repeated := [value for value in values if values.count(value) > 1]:
                 raise ValueError(f"{what} has {repeated[0]!r} twice; give one of the two another name or value")
         for what, least, most in (("n_way", 2, 10**6), ("n_shot", 1, 10**6), ("seeds", 0, 2**63 - 1)):
@@ -266,8 +266,8 @@ class Grid:
         for name in (name for name in parts if name not in known):
             raise UnknownNameError("setting of the grid", name, known)
         for key, kind in (("datasets", Dataset), ("backbones", Backbone), ("learners", LearnerSpec)):
-            if kind is Backbone and key not in parts:
-                parts[key] = ()  # data that are embeddings need none
+            if kind is Backbone and key not in parts and all(is_given(one.source) for one in parts["datasets"]):
+                parts[key] = ()
             if isinstance(parts.get(key), Mapping):
                 raise ValueError(f"[{key}] is one table; write [[{key}]] before each of them")
             if not isinstance(parts.get(key), Sequence) or isinstance(parts[key], str):

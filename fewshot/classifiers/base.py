@@ -510,7 +510,7 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
 
     @isolated()
     def predict_with_proba(self, X: ArrayLike) -> tuple[NDArray[Any], NDArray[np.floating]]:
-        """Return what `predict` and `predict_proba` do, in half the time.
+        """Return what `predict` and `predict_proba` do, in one pass unless an index answers one of them.
 
         Parameters
         ----------

@@ -396,7 +396,7 @@ def _score(
 def scored_answer(learner: Learner, memory: Memory, queries: Tensor) -> tuple[Tensor, Tensor]:
     """Return the logits (q, n_way) of transformed queries, and the closeness (q,) of each to its nearest key."""
     if not learner.indexable:
-        logits = learner.numbers(learner.answer(memory, queries, transformed=True))
+        logits = learner.without_nan(learner.answer(memory, queries, transformed=True))
         return logits, learner.closeness(logits, None)
     similarity = prepare_keys(memory.keys, learner.metric).similarity(memory.centred(queries))
     present = similarity.masked_fill(~torch.isfinite(memory.log_weight), -torch.inf)

@@ -333,40 +333,41 @@ class FittedModel:
         )
 
     @isolated(gradients=False)
-    def best(self, X: NDArray[np.floating]) -> NDArray[np.int64]:
-        """Return the number of the class of each query, (q,); ties go to the first class."""
-        queries = self._transform(X)
-        found = [argmax(logits) for logits, _ in self._answers(queries, self.snapshot)] if len(queries) else []
-        return np.concatenate([np.empty(0, np.int64), *found])
-
-    @isolated(gradients=False)
     def classify(self, X: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.floating]]:
-        """Return the number of the class, and the score (the learner's `closeness`), of each query, both (q,)."""
-        queries = self._transform(X)
-        parts = [
-            (argmax(logits), self.learner.closeness(logits, similarity).numpy())
-            for logits, similarity in self._answers(queries, self.snapshot)
-        ]
-        if not parts:
-            return np.empty(0, np.int64), np.empty(0, X.dtype)
-        codes, scores = zip(*parts, strict=True)
-        return np.concatenate(codes), np.concatenate(scores)
+        """Return the number of the class, and the score (the learner's `closeness`), of each query, both (q,).
+
+        Ties go to the first class.
+        """
+        codes, scores = self._classified(X)
+        return codes, scores
 
     @isolated(gradients=False)
     def classify_with(
         self, X: NDArray[np.floating], function: Callable[[Tensor], NDArray[Any]]
     ) -> tuple[NDArray[np.int64], NDArray[np.floating], NDArray[Any]]:
-        """Return what `classify` and `map_logits` do, in one pass where that compares all keys anyway."""
+        """Return what `classify` and `map_logits` do, in one pass if `classify` compares all keys anyway."""
         self.check_room(X)
-        # A `classify` of its own does not compare all keys either.
-        if type(self).classify is not FittedModel.classify or not len(X) or isinstance(self.snapshot, FaissSnapshot):
+        if not self.compares_all:
             return *self.classify(X), self.map_logits(X, function)
-        parts = [
-            (argmax(logits), self.learner.closeness(logits, similarity).numpy(), function(logits))
-            for logits, similarity in self._answers(self._transform(X), self.snapshot)
-        ]
-        codes, scores, found = map(np.concatenate, zip(*parts, strict=True))
+        codes, scores, found = self._classified(X, function)
         return codes, scores, found
+
+    @property
+    def compares_all(self) -> bool:
+        """Whether `classify` compares queries with all keys, as `map_logits` does."""
+        return not isinstance(self.snapshot, FaissSnapshot)
+
+    def _classified(self, X: NDArray[np.floating], *functions: Callable[[Tensor], NDArray[Any]]) -> list[Any]:
+        """Return numbers of classes, scores, and what functions make of the logits, of one pass."""
+        queries = self._transform(X)
+        if not len(queries):
+            logits = queries.new_empty((0, len(self.classes)))
+            return [np.empty(0, np.int64), np.empty(0, X.dtype), *(function(logits) for function in functions)]
+        parts = [
+            (argmax(logits), self.learner.closeness(logits, similarity).numpy(), *(made(logits) for made in functions))
+            for logits, similarity in self._answers(queries, self.snapshot)
+        ]
+        return list(map(np.concatenate, zip(*parts, strict=True)))
 
     @isolated(gradients=False)
     def nearest(self, X: NDArray[np.floating], k: int) -> tuple[NDArray[Any], NDArray[np.floating]]:
@@ -415,7 +416,7 @@ class FittedModel:
             widest = max(len(tensor) for tensor in (memory.log_weight, *memory.extras.values()) if tensor.ndim)
             size = max(1, len(queries) if learner.transductive else CHUNK_BYTES // (8 * widest))
             for part in queries.split(size):
-                yield learner.numbers(learner.answer(memory, part, transformed=True)), None
+                yield learner.without_nan(learner.answer(memory, part, transformed=True)), None
             return
         size = min(snapshot.chunk(), max(1, CHUNK_BYTES // (8 * len(self.classes))))
         for part in queries.split(size):

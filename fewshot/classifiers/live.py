@@ -357,10 +357,10 @@ class LiveModel(FittedModel):
         """Build what finds the nearest keys now, and wait; return how they are found, and how well."""
         return build_now(self._keys.state.base.snapshot)
 
-    @isolated(gradients=False)
-    def best(self, X: NDArray[np.floating]) -> NDArray[np.int64]:
-        """Return the number of the class of each query, (q,); ties go to the first class."""
-        return self.classify(X)[0]
+    @property
+    def compares_all(self) -> bool:
+        """False: `classify` searches."""
+        return False
 
     @isolated(gradients=False)
     def classify(self, X: NDArray[np.floating]) -> tuple[NDArray[np.int64], NDArray[np.floating]]:

@@ -336,7 +336,7 @@ def _asked_together(
         own, new = torch.arange(n_way, device="cpu").split([n_own, len(shots)])
         both = model.statistics.joined(own, taught, new, n_way)
         logits = learner.answer(learner.memorize(both), rows[np.concatenate(queries)], transformed=True)
-        found = learner.closeness(learner.numbers(logits), None).numpy()
+        found = learner.closeness(learner.without_nan(logits), None).numpy()
         parts = np.split(found, np.cumsum([len(one) for one in queries])[:-1])
         known += parts[: len(learned)]
         unknown += parts[len(learned) :]

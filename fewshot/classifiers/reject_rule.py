@@ -85,21 +85,22 @@ class RejectRule:
         """Return the class numbers of queries (q, d), as `model` serves them, and which are unknown, both (q,)."""
         if self.asked is not None and model.learner.transductive:
             return self._answer_together(model, X, self.asked)
-        if (threshold := self.threshold()) is None:
-            return model.best(X), np.zeros(len(X), np.bool_)
         codes, closeness = model.classify(X)
-        return codes, ~(self.scores(X, closeness) >= threshold)
+        return codes, self._refused(X, closeness)
 
     def answer_with(
         self, model: FittedModel, X: NDArray[np.floating], function: Callable[[Tensor], NDArray[Any]]
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[Any]]:
         """Return what `answer` does, and `function` of the logits (q, n_classes), in one pass if there is a way."""
         if self.asked is not None and model.learner.transductive:
-            return *self._answer_together(model, X, self.asked), model.map_logits(X, function)
+            return *self.answer(model, X), model.map_logits(X, function)
         codes, closeness, found = model.classify_with(X, function)
-        threshold = self.threshold()
-        known = np.ones(len(X), np.bool_) if threshold is None else self.scores(X, closeness) >= threshold
-        return codes, ~known, found
+        return codes, self._refused(X, closeness), found
+
+    def _refused(self, X: NDArray[np.floating], closeness: NDArray[np.floating]) -> NDArray[np.bool_]:
+        if (threshold := self.threshold()) is None:
+            return np.zeros(len(X), np.bool_)
+        return ~(self.scores(X, closeness) >= threshold)  # NaN is refused
 
     def _answer_together(
         self, model: FittedModel, X: NDArray[np.floating], asked: float | str

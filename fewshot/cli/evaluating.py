@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 import warnings
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from fewshot.benchmark.given import GivenEmbeddings, read_given
 from fewshot.benchmark.grid_file import is_given
 from fewshot.cli.inputs import open_data
 from fewshot.cli.models import make_embedder
-from fewshot.cli.options import backbone
+from fewshot.cli.options import BACKBONE
 from fewshot.cli.tables import give
 from fewshot.cli.terminal import say
 from fewshot.data.images import LabeledImages
@@ -32,8 +31,6 @@ from fewshot.learners.registry import ready_learner
 from fewshot.persistence.provenance import command_line, manifest
 from fewshot.utils.text import counted
 
-#: The default of --backbone.
-BACKBONE = inspect.signature(backbone).parameters["default"].default
 #: Options about images and networks, which embeddings do not need.
 OF_IMAGES = {"checkpoint": "from"} | {
     name: name for name in ("weights", "pretrained", "domain", "views", "size", "bits", "split", "skip_unreadable")

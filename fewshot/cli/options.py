@@ -15,6 +15,8 @@ from fewshot.persistence.suffixes import check_suffix
 N = TypeVar("N", int, float)
 #: Characters of a value that an error repeats.
 _SHOWN = 60
+#: The default of --backbone, but for training.
+BACKBONE = "tf_efficientnet_lite0"
 
 
 # ---- types of values ------------------------------------------------------------------------------------------------
@@ -137,7 +139,7 @@ def shared(command: argparse.ArgumentParser, *names: str) -> None:
 
 def backbone(
     command: argparse.ArgumentParser,
-    default: str = "tf_efficientnet_lite0",
+    default: str = BACKBONE,
     default_size: str = "the network's own",
     crop: str = AUTO,
 ) -> None:

@@ -322,7 +322,7 @@ def _answer_batch(learner: Learner, x: torch.Tensor, episodes: list[Episode], tr
     sizes, ways = (np.array([len(getattr(e, name)) for e in episodes]) for name in ("query", "classes"))
     way = int(ways.max())
     logits = learner(support, labels.clamp(min=0), queries, way, weight, transformed=transformed)
-    logits = learner.numbers(logits.cpu())
+    logits = learner.without_nan(logits.cpu())
     if (ways < way).any():  # an episode may have fewer classes than its batch
         logits = logits.masked_fill(
             torch.arange(way, device="cpu") >= torch.from_numpy(ways)[:, None, None], -torch.inf

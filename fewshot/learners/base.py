@@ -471,7 +471,7 @@ class Learner(nn.Module):
             )
         return logits
 
-    def numbers(self, logits: Tensor) -> Tensor:
+    def without_nan(self, logits: Tensor) -> Tensor:
         """Return the logits; raise ValueError if one is NaN, which is no answer."""
         if logits.isnan().any():
             raise ValueError(
