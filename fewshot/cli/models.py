@@ -190,8 +190,8 @@ def predict(options: argparse.Namespace) -> int:
         if not is_piped(options):
             say(f"pictures: {options.report}")
     unreadable = [answer.error for answer in answers if answer.error is not None]
-    for error in unreadable:
-        complain(f"{error.source}: {error.reason}")
+    for told in dict.fromkeys(f"{error.source}: {error.reason}" for error in unreadable):  # once for all its tiles
+        complain(told)
     return 1 if unreadable else 0
 
 
