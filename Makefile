@@ -11,7 +11,7 @@ PIP := --quiet --quiet --disable-pip-version-check --upgrade --upgrade-strategy 
 TEST_ENV := OMP_NUM_THREADS=1 GOMP_SPINCOUNT=0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo docs omniglot cifar-fs test test-slow lowest matrix wheels lint clean
+.PHONY: help demo docs omniglot cifar-fs test test-slow cuda lowest matrix wheels lint clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -71,6 +71,10 @@ test: lint  ## Lint, types and the tests
 test-slow: $(STAMP)  ## The slow tests: whole runs of the demo, soaks
 	@echo "==> pytest, slow tests"
 	@$(TEST_ENV) $(BIN)/python -m pytest -n auto -m slow
+
+cuda: $(STAMP)  ## The tests that compare a GPU with the processor; without a GPU, the processor with itself
+	@echo "==> pytest, CUDA"
+	@$(TEST_ENV) $(BIN)/python -m pytest tests/test_cuda.py
 
 lowest:  ## The fast tests with the lowest versions that setup.cfg allows (installs several GB into .venv-lowest)
 	@test -x $(VENV)-lowest/bin/python || $(PYTHON) -m venv $(VENV)-lowest

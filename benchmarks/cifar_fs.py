@@ -2,7 +2,8 @@
 
 Networks are trained on the training classes. Recipe and weights are the best on the validation classes; the test
 classes are used once. ``tf_efficientnet_lite0`` has seen ImageNet, so its figures have a separate table, compared with
-the same network frozen, on the same episodes. ``resnet12`` needs a GPU (``--networks resnet12 --device cuda``).
+the same network frozen, on the same episodes. ``resnet12`` needs a GPU (``--networks resnet12 --device cuda``), where
+networks are compiled and the images stay on the device.
 ``fewshot data cifar-fs`` prepares the data, with ``--splits fc100`` FC100, whose test classes are of other superclasses
 than all others; the classes say which of the two they are. Recipes are chosen on CIFAR-FS. An interrupted run resumes;
 its trainings are in ``--work``.
@@ -19,7 +20,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from protocol import Cells, as_results, episodes, facts, figures, head, line, measure, over_seeds, published, write
+from protocol import (
+    N_EPISODES,
+    Cells,
+    as_results,
+    episodes,
+    facts,
+    figures,
+    head,
+    line,
+    measure,
+    over_seeds,
+    published,
+    write,
+)
 
 from fewshot import (
     Chain,
@@ -115,7 +129,16 @@ RECIPES = {
         replace(BASE, n_episodes=16000, n_way=30, swap_shots=True, precision="bf16", validate_every=2000), turned=True
     ),
     "resnet12": Recipe(
-        replace(BASE, n_episodes=20000, n_way=20, n_shot=5, weight_decay=5e-4, validate_every=1000), AUGMENT
+        replace(
+            BASE,
+            n_episodes=20000,
+            n_way=20,
+            n_shot=5,
+            weight_decay=5e-4,
+            precision="bf16",
+            validate_every=1000,
+        ),
+        AUGMENT,
     ),
     PRETRAINED: Recipe(
         replace(
@@ -163,7 +186,7 @@ def make(network: str, recipe: Recipe, seed: int, options: argparse.Namespace) -
     """Return the trainer for a recipe."""
     backbone = Embedder(network, device="cpu") if network == PRETRAINED else network
     learner = PrototypicalLearner(recipe.metric, temperature=recipe.temperature, learn_temperature=True)
-    config = replace(recipe.config, seed=seed)
+    config = replace(recipe.config, seed=seed, compile=options.device.startswith("cuda"))
     return MetaTrainer(backbone, learner, config, augment=recipe.augment, device=options.device)
 
 
@@ -196,7 +219,7 @@ def choose(options: argparse.Namespace) -> list[dict[str, Any]]:
             trainer.fit(train_, out=Path(options.work) / "choose" / f"{network} {what}", resume=True)
             row: dict[str, Any] = {"network": network, "recipe": what, "episodes": n_episodes}
             views = ["cells"] if network == PRETRAINED else list(VIEWS)
-            rows.append(row | in_views(trainer, val, views))
+            rows.append(row | in_views(trainer, val, options.test_episodes, views))
             print(rows[-1], file=sys.stderr, flush=True)
     return rows
 
@@ -218,7 +241,7 @@ def turned(data: LabeledImages) -> LabeledImages:
 
 
 def in_views(
-    trainer: MetaTrainer, test: LabeledImages, names: Sequence[str] = tuple(VIEWS)
+    trainer: MetaTrainer, test: LabeledImages, n_episodes: int, names: Sequence[str] = tuple(VIEWS)
 ) -> dict[str, list[dict[str, Any]]]:
     """Return the figures of a trained network on the test classes, in some of the `VIEWS`."""
     chosen = {name: VIEWS[name][1:] for name in names}
@@ -228,7 +251,7 @@ def in_views(
     }
     learners = {False: trainer.learner, True: DiscriminantLearner()}
     return {
-        name: figures(measure(learners[default], embedded[views], test.labels, CELLS), CELLS)
+        name: figures(measure(learners[default], embedded[views], test.labels, CELLS, n_episodes), CELLS)
         for name, (views, default) in chosen.items()
     }
 
@@ -246,7 +269,7 @@ def from_scratch(network: str, options: argparse.Namespace) -> list[dict[str, An
     rows = []
     for seed in options.seeds:
         trainer, row = train(network, recipe, seed, (train_, val), options)
-        rows.append(row | in_views(trainer, test))
+        rows.append(row | in_views(trainer, test, options.test_episodes))
         print(rows[-1], file=sys.stderr, flush=True)
     return rows
 
@@ -261,11 +284,15 @@ def pretrained(options: argparse.Namespace) -> list[dict[str, Any]]:
         embedder = Embedder(PRETRAINED, img_size=side, device=options.device)
         vectors = embedder.transform(LabeledImages.open(options.data, "test").images)
         cosine = PrototypicalLearner("cosine")
-        frozen[f"{embedder.preprocessing.height} px"] = measure(cosine, vectors, test.labels, CELLS)
+        frozen[f"{embedder.preprocessing.height} px"] = measure(
+            cosine, vectors, test.labels, CELLS, options.test_episodes
+        )
     rows = [{"network": PRETRAINED, "frozen at": size, "cells": figures(f, CELLS)} for size, f in frozen.items()]
     for seed in options.seeds:
         trainer, row = train(PRETRAINED, recipe, seed, (train_, val), options)
-        found = measure(trainer.learner, embed(trainer.backbone, test.images), test.labels, CELLS)
+        found = measure(
+            trainer.learner, embed(trainer.backbone, test.images), test.labels, CELLS, options.test_episodes
+        )
         row["cells"] = figures(found, CELLS)
         for size, before in frozen.items():
             row[f"change from {size}"] = differences(found, before)
@@ -339,6 +366,7 @@ def main() -> None:
     parser.add_argument("--work", default="runs/cifar_fs_benchmark", metavar="DIR", help="trainings (%(default)s)")
     parser.add_argument("--out", default="benchmarks/results/cifar_fs", metavar="NAME", help="NAME.json and NAME.md")
     parser.add_argument("--episodes", type=int, metavar="N", help="training episodes (default: those of the recipe)")
+    parser.add_argument("--test-episodes", type=int, default=N_EPISODES, metavar="N", help="default: %(default)s")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N", help="default: 0")
     parser.add_argument(
         "--networks", nargs="+", default=["conv4", PRETRAINED], choices=list(RECIPES), help="default: %(default)s"
@@ -357,12 +385,12 @@ def main() -> None:
         rows += pretrained(options) if network == PRETRAINED else from_scratch(network, options)
     results |= {
         "data": {split: digest_images(LabeledImages.open(options.data, split)) for split in SPLITS},
-        "episodes": episodes(test.labels, CELLS),
+        "episodes": episodes(test.labels, CELLS, options.test_episodes),
         "recipes": {name: {**vars(RECIPES[name]), "augment": repr(RECIPES[name].augment)} for name in options.networks},
         "dataset": dataset,
         "published": PUBLISHED.get(dataset, {}),
         "rows": rows,
-        **as_results(listed(rows, dataset)),
+        **as_results(listed(rows, dataset), options.test_episodes),
     }
     for recipe in results["recipes"].values():
         recipe["config"] = asdict(recipe["config"])

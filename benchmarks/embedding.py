@@ -31,7 +31,7 @@ from fewshot.embedding.checkpoint import save_weights
 from fewshot.persistence.files import write_text
 
 #: Choices of the bare loop.
-BATCHES = (2, 4, 8, 16, 64)
+BATCHES = (2, 4, 8, 16, 64, 256)
 LAYOUTS = {"channels last": torch.channels_last, "channels first": torch.contiguous_format}
 
 
@@ -50,9 +50,10 @@ def make_photos(folder: Path, n: int, seed: int) -> list[str]:
 class BareLoop:
     """The network alone: scale batches of uint8 images and pass them through."""
 
-    def __init__(self, network: nn.Module, images: NDArray[np.uint8], seen: Preprocessing) -> None:
-        self.network, self.images = network, torch.from_numpy(images).permute(0, 3, 1, 2)
-        self.mean, self.std = (torch.tensor(v).view(1, -1, 1, 1) for v in (seen.mean, seen.std))
+    def __init__(self, network: nn.Module, images: NDArray[np.uint8], seen: Preprocessing, device: str) -> None:
+        self.network, self.device = network.to(device), device
+        self.images = torch.from_numpy(images).permute(0, 3, 1, 2)
+        self.mean, self.std = (torch.tensor(v, device=device).view(1, -1, 1, 1) for v in (seen.mean, seen.std))
         self.batch, self.layout = BATCHES[0], "channels last"
 
     def choose(self) -> None:
@@ -71,9 +72,9 @@ class BareLoop:
         self.network.to(memory_format=layout)
         parts: list[Tensor] = []
         for start in range(0, len(self.images), self.batch):
-            x = self.images[start : start + self.batch].float().div_(255).sub_(self.mean).div_(self.std)
+            x = self.images[start : start + self.batch].to(self.device).float().div_(255).sub_(self.mean).div_(self.std)
             parts.append(self.network(x.contiguous(memory_format=layout)))
-        return torch.cat(parts).numpy()
+        return torch.cat(parts).cpu().numpy()
 
 
 def seconds(function: Callable[[], Any]) -> float:
@@ -83,20 +84,20 @@ def seconds(function: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def measure(backbone: str, n: int, rounds: int, seed: int) -> dict[str, Any]:
+def measure(backbone: str, n: int, rounds: int, seed: int, device: str) -> dict[str, Any]:
     """Return the images per second of each contestant, and its speed as a share of the bare loop's."""
     with tempfile.TemporaryDirectory() as folder:
         paths = make_photos(Path(folder), n, seed)
-        usual = Embedder(backbone, progress=False)
+        usual = Embedder(backbone, device=device, progress=False)
         # The same network without a crop margin, so that decoded images of its size pass unchanged.
         network: Any = create_backbone(backbone)
         network.pretrained_cfg = {**network.pretrained_cfg, "crop_pct": 1.0}
         network.load_state_dict(usual.network.state_dict())
         save_weights(Path(folder) / "whole.safetensors", network, PrototypicalLearner())
-        embedder = Embedder(Path(folder) / "whole.safetensors", progress=False)
+        embedder = Embedder(Path(folder) / "whole.safetensors", device=device, progress=False)
         prepare = embedder.preprocessing
         decoded = np.stack([prepare(path) for path in paths])
-        bare = BareLoop(network.eval(), decoded, prepare)
+        bare = BareLoop(network.eval(), decoded, prepare, device)
         bare.choose()
         contestants: dict[str, Callable[[], Any]] = {
             "bare loop": bare,
@@ -139,13 +140,15 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=96, metavar="N", help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=31, metavar="N", help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="seed of the crops (default: %(default)s)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     parser.add_argument("--threads", type=int, help="torch threads (default: torch's default)")
     parser.add_argument("--out", default="benchmarks/results/embedding.json", metavar="FILE", help="%(default)s")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    results = measure(options.backbone, options.images, options.rounds, options.seed)
-    write_text(options.out, json.dumps({**facts("embedding.py", options.seed), **results}, indent=1) + "\n")
+    results = measure(options.backbone, options.images, options.rounds, options.seed, options.device)
+    told = {**facts("embedding.py", options.seed, options.device), **results}
+    write_text(options.out, json.dumps(told, indent=1) + "\n")
     print(f"{results['backbone']} on {results['images']} images of {results['pixels']}; {results['bare loop']}")
     print(f"{'':28s}{'images/s':>10s}{'share':>8s}   quartiles")
     for row in results["rows"]:

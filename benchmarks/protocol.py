@@ -27,9 +27,11 @@ N_QUERY, N_EPISODES, SEED = 15, 1000, 0
 Cells = Sequence[tuple[int, int]]
 
 
-def measure(learner: str | Learner, embeddings: NDArray[Any], labels: ArrayLike, cells: Cells) -> list[EvalResult]:
+def measure(
+    learner: str | Learner, embeddings: NDArray[Any], labels: ArrayLike, cells: Cells, n_episodes: int = N_EPISODES
+) -> list[EvalResult]:
     """Return the result of each cell."""
-    draw = partial(evaluate, learner, embeddings, labels, n_query=N_QUERY, n_episodes=N_EPISODES, seed=SEED)
+    draw = partial(evaluate, learner, embeddings, labels, n_query=N_QUERY, n_episodes=n_episodes, seed=SEED)
     return [draw(n_way=way, n_shot=shot) for way, shot in cells]
 
 
@@ -41,17 +43,17 @@ def figures(results: Sequence[EvalResult], cells: Cells) -> list[dict[str, Any]]
     ]
 
 
-def episodes(labels: ArrayLike, cells: Cells) -> dict[str, Any]:
+def episodes(labels: ArrayLike, cells: Cells, n_episodes: int = N_EPISODES) -> dict[str, Any]:
     """Return sizes, seed and the SHA-256 of all rows of the episodes."""
     found = hashlib.sha256()
     for way, shot in cells:
         sampler = EpisodeSampler(labels, way, shot, N_QUERY, seed=SEED)
-        for i in range(N_EPISODES):
+        for i in range(n_episodes):
             found.update(sampler[i].support.tobytes() + sampler[i].query.tobytes())
-    return {"sha256": found.hexdigest(), "n": N_EPISODES, "n_query": N_QUERY, "seed": SEED}
+    return {"sha256": found.hexdigest(), "n": n_episodes, "n_query": N_QUERY, "seed": SEED}
 
 
-def as_results(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def as_results(rows: Sequence[dict[str, Any]], n_episodes: int = N_EPISODES) -> dict[str, Any]:
     """Return rows, each with the figures of its ``cells``, in the schema of the page of all results."""
     made = [
         {
@@ -62,7 +64,7 @@ def as_results(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
             "n_way": cell["way"],
             "n_shot": cell["shot"],
             "n_query": N_QUERY,
-            "n_episodes": N_EPISODES,
+            "n_episodes": n_episodes,
             "accuracy": round(cell["accuracy"] / 100, 5),
             "ci95": round(cell["ci95"] / 100, 5),
             "external": row["external"],

@@ -3,7 +3,8 @@
 Each trains Conv4-64 on episodes of 60 classes, with 1 support and 5 query images of 28 x 28 per class. Images are
 noise, since speed does not depend on the pixels. Each contestant runs in a separate process, and they take turns of a
 few episodes, so a slowdown of the machine affects all of them. Figures are medians over the rounds, with quartiles.
-Memory is the peak of the process minus its memory before training. The extra ``peers`` installs easyfsl.
+Memory is the peak of the process minus its memory before training, on a GPU the peak of torch there. The extra
+``peers`` installs easyfsl.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ CONTESTANTS = (
     "bare loop, plain Conv4",
     "easyfsl",
 )
+#: On a GPU, too.
+COMPILED = "MetaTrainer, compiled"
 
 
 class PlainConv4(nn.Module):
@@ -70,11 +73,11 @@ def make_data(seed: int) -> LabeledImages:
     return LabeledImages(images, np.repeat(np.arange(600), 20))
 
 
-def trainer_episode(data: LabeledImages, n: int, **settings: Any) -> float:
+def trainer_episode(data: LabeledImages, device: str, n: int, **settings: Any) -> float:
     """Return the seconds per episode of `MetaTrainer`, including its log and saved states."""
     config = TrainConfig(n_episodes=n + 1, n_way=N_WAY, n_shot=N_SHOT, n_query=N_QUERY, lr=LR, **settings)
     with tempfile.TemporaryDirectory() as folder:
-        result = MetaTrainer("conv4", "prototypical", config).fit(data, out=folder, progress=False)
+        result = MetaTrainer("conv4", "prototypical", config, device=device).fit(data, out=folder, progress=False)
     seconds = [record["seconds"] for record in result.records]
     return (seconds[-1] - seconds[0]) / n
 
@@ -82,19 +85,18 @@ def trainer_episode(data: LabeledImages, n: int, **settings: Any) -> float:
 class BareLoop:
     """Forward, backward and a step of AdamW on a tensor in memory; one task per episode."""
 
-    def __init__(self, network: nn.Module, data: LabeledImages, keep: bool = False) -> None:
-        self.network, self.keep = network.train(), keep
+    def __init__(self, network: nn.Module, data: LabeledImages, device: str, keep: bool = False) -> None:
+        self.network, self.keep = network.train().to(device), keep
         self.optimizer = torch.optim.AdamW(network.parameters(), LR)
         rows = np.arange(N_WAY)[:, None] * 20 + np.arange(N_IMAGES)
         self.x = to_input(data.images[rows.ravel()], network)
+        self.expected = torch.arange(N_WAY, device=device).repeat_interleave(N_QUERY)
 
     def step(self) -> Tensor:
         """Take one step."""
         z = self.network(self.x).unflatten(0, (N_WAY, N_IMAGES))
         prototypes, queries = z[:, :N_SHOT].mean(1), z[:, N_SHOT:].flatten(0, 1)
-        loss = F.cross_entropy(
-            -torch.cdist(queries, prototypes).square(), torch.arange(N_WAY).repeat_interleave(N_QUERY)
-        )
+        loss = F.cross_entropy(-torch.cdist(queries, prototypes).square(), self.expected)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
@@ -112,7 +114,7 @@ class BareLoop:
 class EasyFsl:
     """The training loop of easyfsl's notebook on episodic training, without loader processes."""
 
-    def __init__(self, data: LabeledImages) -> None:
+    def __init__(self, data: LabeledImages, device: str) -> None:
         from easyfsl.datasets import WrapFewShotDataset
         from easyfsl.methods import PrototypicalNetworks
         from easyfsl.samplers import TaskSampler
@@ -121,7 +123,8 @@ class EasyFsl:
         images = torch.from_numpy(np.array(data.images))[:, None].float() / 255
         wrapped = WrapFewShotDataset(list(zip(images, data.labels.tolist(), strict=True)))
         self.sampler = partial(TaskSampler, wrapped, N_WAY, N_SHOT, N_QUERY)
-        self.data, self.model = wrapped, PrototypicalNetworks(PlainConv4()).train()
+        self.data, self.device = wrapped, device
+        self.model = PrototypicalNetworks(PlainConv4()).train().to(device)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-2, momentum=0.9, weight_decay=5e-4)
 
     def __call__(self, n: int) -> float:
@@ -130,7 +133,8 @@ class EasyFsl:
         sampler = self.sampler(n + 1)
         loader = DataLoader(self.data, batch_sampler=sampler, collate_fn=sampler.episodic_collate_fn)
         start = 0.0
-        for support, support_labels, queries, query_labels, _ in loader:
+        for batch in loader:
+            support, support_labels, queries, query_labels = (part.to(self.device) for part in batch[:4])
             self.optimizer.zero_grad()
             self.model.process_support_set(support, support_labels)
             loss = F.cross_entropy(self.model(queries), query_labels)
@@ -150,22 +154,23 @@ def make_networks() -> tuple[nn.Module, nn.Module]:
     return ours, plain
 
 
-def make_contestant(name: str, data: LabeledImages) -> Callable[[int], float]:
+def make_contestant(name: str, data: LabeledImages, device: str) -> Callable[[int], float]:
     """Return a function from a number of episodes to the seconds per episode."""
     ours, plain = make_networks()
     if name.startswith("MetaTrainer"):
         chunk = name.partition("embed_chunk=")[2]
-        return partial(trainer_episode, data, embed_chunk=int(chunk or 0))
+        is_compiled = name.endswith("compiled")
+        return partial(trainer_episode, data, device, embed_chunk=int(chunk or 0), compile=is_compiled)
     if name == "easyfsl":
-        return EasyFsl(data)
-    return BareLoop(plain if "plain" in name else ours, data, keep="kept" in name)
+        return EasyFsl(data, device)
+    return BareLoop(plain if "plain" in name else ours, data, device, keep="kept" in name)
 
 
 class Worker:
     """A contestant in a separate process, so that its heap neither helps nor hinders others."""
 
-    def __init__(self, name: str, seed: int) -> None:
-        command = [sys.executable, __file__, "--worker", name, "--seed", str(seed)]
+    def __init__(self, name: str, seed: int, device: str) -> None:
+        command = [sys.executable, __file__, "--worker", name, "--seed", str(seed), "--device", device]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def __call__(self, n: int) -> dict[str, float]:
@@ -182,13 +187,14 @@ class Worker:
         self.process.communicate()
 
 
-def work(name: str, seed: int) -> None:
+def work(name: str, seed: int, device: str) -> None:
     """Run as a worker: for each number on standard input, train that many episodes and print the figures."""
-    contestant = make_contestant(name, make_data(seed))
-    before = kibibytes("VmRSS")
+    contestant = make_contestant(name, make_data(seed), device)
+    before, on_gpu = kibibytes("VmRSS"), device.startswith("cuda")
     for line in sys.stdin:
         seconds = contestant(int(line))
-        print(json.dumps({"seconds": seconds, "MiB": (kibibytes("VmHWM") - before) / 1024}), flush=True)
+        peak = torch.cuda.max_memory_allocated(device) / 1024 if on_gpu else kibibytes("VmHWM") - before
+        print(json.dumps({"seconds": seconds, "MiB": peak / 1024}), flush=True)
 
 
 def difference(data: LabeledImages) -> float:
@@ -200,30 +206,31 @@ def difference(data: LabeledImages) -> float:
     return float((a - b).abs().max() / b.abs().max())
 
 
-def peak_of_products() -> float:
+def peak_of_products(device: str) -> float:
     """Return the GFLOP/s of a large matrix product, the best of ten."""
-    a, best = torch.rand(2048, 2048), 0.0
+    a, best = torch.rand(2048, 2048, device=device), 0.0
     for _ in range(10):
         start = time.perf_counter()
-        a @ a
+        (a @ a)[0, 0].item()  # on a GPU, waits for the product
         best = max(best, 2 * 2048**3 / (time.perf_counter() - start) / 1e9)
     return best
 
 
 def flops_of_an_episode(data: LabeledImages) -> int:
     """Return the floating-point operations of one bare step, forward and backward."""
-    loop = BareLoop(create_backbone("conv4", in_chans=1, img_size=SIDE), data)
+    loop = BareLoop(create_backbone("conv4", in_chans=1, img_size=SIDE), data, "cpu")
     with FlopCounterMode(display=False) as counter:
         loop.step()
     return int(counter.get_total_flops())
 
 
-def measure(n: int, rounds: int, seed: int) -> dict[str, Any]:
+def measure(n: int, rounds: int, seed: int, device: str) -> dict[str, Any]:
     """Return the figures of every contestant."""
     names = [name for name in CONTESTANTS if name != "easyfsl" or find_spec("easyfsl")]
+    names += [COMPILED] if device.startswith("cuda") else []
     if "easyfsl" not in names:
         print(f"easyfsl is not installed and is left out; run: {pip_install('peers')}", file=sys.stderr)
-    workers = {name: Worker(name, seed) for name in names}
+    workers = {name: Worker(name, seed, device) for name in names}
     answers = {name: worker(3) for name, worker in workers.items()}  # the first steps are slower
     took: dict[str, list[float]] = {name: [] for name in names}
     peaks = []
@@ -231,7 +238,7 @@ def measure(n: int, rounds: int, seed: int) -> dict[str, Any]:
         for name, worker in workers.items():
             answers[name] = worker(n)
             took[name].append(answers[name]["seconds"])
-        peaks.append(peak_of_products())
+        peaks.append(peak_of_products(device))
     for worker in workers.values():
         worker.close()
     data = make_data(seed)
@@ -280,13 +287,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=11, metavar="N", help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="seed of the noise (default: %(default)s)")
     parser.add_argument("--out", default="benchmarks/results/training_speed", metavar="NAME", help="NAME.json, NAME.md")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     parser.add_argument("--worker", metavar="CONTESTANT", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        work(options.worker, options.seed)
+        work(options.worker, options.seed, options.device)
         return
-    results = measure(options.episodes, options.rounds, options.seed)
-    write(options.out, {**facts("training_speed.py", options.seed), **results}, table(results))
+    results = measure(options.episodes, options.rounds, options.seed, options.device)
+    write(options.out, {**facts("training_speed.py", options.seed, options.device), **results}, table(results))
     print({k: v for k, v in results.items() if k != "rows"})
 
 

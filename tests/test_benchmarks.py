@@ -253,6 +253,9 @@ def test_wrong_labels_and_copies_are_found(tmp_path):
     assert "| half the size |" in table
 
 
+NETWORKS = ("conv4", "tf_efficientnet_lite0")
+
+
 def figures(results):
     return [{name: value for name, value in row.items() if name != "minutes"} for row in results["rows"]]
 
@@ -262,7 +265,7 @@ def figures(results):
     ("script", "side", "channels", "arguments"),
     [
         ("omniglot.py", 28, (), ("--episodes", "3", "--seeds", "0", "1", "--methods", "matching")),
-        ("cifar_fs.py", 32, (3,), ("--episodes", "2", "--networks", "conv4", "tf_efficientnet_lite0")),
+        ("cifar_fs.py", 32, (3,), ("--episodes", "2", "--test-episodes", "40", "--networks", *NETWORKS)),
     ],
 )
 def test_a_benchmark_finds_the_same_twice(script, side, channels, arguments, tmp_path):
@@ -278,7 +281,10 @@ def test_a_benchmark_finds_the_same_twice(script, side, channels, arguments, tmp
 def test_the_recipe_of_the_larger_network_runs(tmp_path):
     noise(tmp_path / "data", 32, (3,), FEW)
     arguments = ("--data", str(tmp_path / "data"), "--episodes", "2", "--networks", "resnet12")
-    assert [row["network"] for row in run("cifar_fs.py", tmp_path / "one", *arguments)["rows"]] == ["resnet12"]
+    found = run("cifar_fs.py", tmp_path / "one", *arguments, "--test-episodes", "30")
+    assert [row["network"] for row in found["rows"]] == ["resnet12"]
+    assert found["episodes"]["n"] == 30
+    assert {row["n_episodes"] for row in found["results"]} == {30}
 
 
 def cells(results):

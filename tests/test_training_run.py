@@ -3,6 +3,7 @@
 import os
 import pickle
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -70,6 +71,19 @@ def test_training_resumes_bit_for_bit_after_a_crash_at_any_time(n, whole, tmp_pa
     state, expected = again.backbone.state_dict(), trainer.backbone.state_dict()
     assert all(torch.equal(state[name], expected[name]) for name in expected)
     assert again.learner.temperature == trainer.learner.temperature
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a compiler")
+def test_a_compiled_training_is_that_of_the_network_itself_and_resumes_bit_for_bit(whole, tmp_path):
+    compiled = replace(QUICK, compile=True)
+    _, result = fit(tmp_path / "whole", config=compiled)
+    early, plain = ([r["loss"] for r in one.records[:3]] for one in (result, whole[2]))
+    assert early == pytest.approx(plain, rel=1e-3)
+    with pytest.raises(RuntimeError, match="power is gone"):
+        fit(tmp_path / "again", [StopAfter(6)], config=compiled)
+    fit(tmp_path / "again", config=compiled, resume=True)
+    assert_same(tmp_path / "again", tmp_path / "whole")
 
 
 def test_resuming_with_another_thread_count_warns(tmp_path):

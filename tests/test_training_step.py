@@ -3,6 +3,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+import torch._inductor.config
 from torch import nn
 
 from fewshot import (
@@ -172,6 +173,16 @@ class Broken(nn.Module):
 
     def forward(self, x):
         raise RuntimeError("something else")
+
+
+def test_a_network_that_cannot_be_compiled_is_said_in_a_sentence(monkeypatch):
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("/no/compiler",))
+    torch._dynamo.reset()
+    with pytest.raises(
+        TrainingError, match=r"^torch.compile cannot compile the network \(.*/no/compiler.*leave"
+    ) as told:
+        step(conv4(), compile=True)
+    assert "\n" not in str(told.value)
 
 
 def test_rates_fall_from_layer_to_layer():

@@ -62,6 +62,9 @@ class TrainConfig:
         answer depends on other queries.
     precision : {"float32", "bf16", "fp16"}, default="float32"
         Precision of the network's arithmetic; weights, similarities and loss stay in float32.
+    compile : bool, default=False
+        Whether `torch.compile` compiles the network, which takes up to a minute and needs a C++ compiler, on a GPU
+        Triton. It pays in long trainings on a GPU.
     embed_chunk : int, default=0
         Images embedded at a time; the backward pass recomputes activations, so memory does not grow with the episode.
         0 embeds all at once. With ``batch_norm="train"`` each chunk is normalised separately.
@@ -99,6 +102,7 @@ class TrainConfig:
     layer_decay: float = _setting(1.0, "ratio of a layer's rate to that of the next layer (timm networks)", *_RATIO)
     batch_norm: str = _setting("train", "'train', or 'frozen': use the running statistics of the network")
     precision: str = _setting("float32", "'float32', 'bf16' or 'fp16'")
+    compile: bool = _setting(False, "compile the network with torch.compile: for long trainings on a GPU", *_FLAG)
     embed_chunk: int = _setting(0, "images embedded at a time, to save memory; 0: all", *_CHUNK)
     seed: int = _setting(0, "seed of weights, episodes and augmentation", *_SEED)
     validate_every: int = _setting(100, "steps between validations", *_STEPS)

@@ -19,6 +19,7 @@ from fewshot.errors import TrainingError
 from fewshot.learners.base import Learner
 from fewshot.training.config import TrainConfig
 from fewshot.training.distributed import all_reduce, n_processes, rank
+from fewshot.training.resident import resident, taken
 from fewshot.utils.isolation import seeded
 from fewshot.utils.streams import AUGMENT, MODEL, episode_rng
 
@@ -60,7 +61,7 @@ class Stepper:
     optimizer : torch.optim.Optimizer
         Optimiser of the parameters of both.
     images : uint8 ndarray of shape (n, h, w) or (n, h, w, c)
-        All training images; memory-mapped files are not loaded.
+        All training images; memory-mapped files are not loaded, unless a GPU has room for them.
     config : TrainConfig
         The settings.
     augment : callable or None
@@ -78,6 +79,9 @@ class Stepper:
     device: torch.device
 
     def __post_init__(self) -> None:
+        network = network_for(self.learner, self.backbone)
+        self._network: nn.Module = torch.compile(network) if self.config.compile else network  # type: ignore[assignment]
+        self._images = resident(self.images, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.config.precision == "fp16")
 
     def __call__(self, first: int, episodes: Sequence[Episode], *, stop: bool = False) -> StepResult:
@@ -158,7 +162,7 @@ class Stepper:
             n_shot = len(rows) // episode.n_way - n_shot
         try:
             with seeded(int(episode_rng(self.config.seed, i, MODEL).integers(2**63))):
-                x = to_input(np.ascontiguousarray(self.images[rows]), self.backbone)
+                x = to_input(taken(self._images, rows), self.backbone)
                 if self.augment is not None:
                     x = self.augment(x, episode_rng(self.config.seed, i, AUGMENT))
                 embeddings = self._embed(x)
@@ -172,6 +176,10 @@ class Stepper:
                 self.scaler.scale(loss / n_episodes).backward()
                 _copy(once, buffers)
         except (RuntimeError, MemoryError) as error:
+            if self.config.compile and _is_of_compiler(error):
+                raise TrainingError(
+                    f"torch.compile cannot compile the network ({_first_line(error)}); leave compile out"
+                ) from error
             if not _is_out_of_memory(error):
                 raise
             raise TrainingError(
@@ -185,7 +193,7 @@ class Stepper:
         kind = _TYPES[self.config.precision]
         # No cache: autocast around the caller would keep it alive, with the weights of earlier steps.
         with torch.autocast(self.device.type, kind, enabled=kind is not torch.float32, cache_enabled=False):
-            size, network = self.config.embed_chunk, network_for(self.learner, self.backbone)
+            size, network = self.config.embed_chunk, self._network
             if not size or size >= len(x):
                 return network(x).float()
             return torch.cat([checkpoint(network, part, use_reentrant=False).float() for part in x.split(size)])
@@ -200,6 +208,16 @@ def _wide_zeros(like: Tensor) -> Tensor:
 def _copy(source: Sequence[Tensor], target: Sequence[Tensor]) -> None:
     for new, old in zip(source, target, strict=True):
         old.copy_(new)
+
+
+def _is_of_compiler(error: BaseException) -> bool:
+    from torch._dynamo.exc import TorchDynamoException  # takes a second
+
+    return isinstance(error, TorchDynamoException)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
