@@ -103,7 +103,8 @@ def test_bad_input_is_named(x, y, more, match):
 
 
 def test_logits_of_nan_are_no_answers():
-    own = type("Own", (MatchingLearner,), {"read": lambda self, similarity, memory: torch.full((1, 20, 5), np.nan)})
+    none = {"read": lambda self, similarity, memory: torch.full((*similarity.shape[:-1], 5), np.nan)}
+    own = type("Own", (MatchingLearner,), none)
     with pytest.raises(ValueError, match="temperature 0.1 gave logits of NaN"):
         evaluate(own(), X, Y, **{**SIZES, "n_episodes": 1})
 

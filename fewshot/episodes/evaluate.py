@@ -15,6 +15,7 @@ from torch import nn
 
 from fewshot.embedding.maps import network_for
 from fewshot.embedding.network import embed, evaluating, map_width
+from fewshot.episodes.alone import refuse_hidden_transduction
 from fewshot.episodes.balanced_sampler import EpisodeSampler, SmallClasses
 from fewshot.episodes.episode import Episode, Sampler, check_whole
 from fewshot.episodes.query_draws import BALANCED, of_queries
@@ -217,7 +218,8 @@ def evaluate(
     Raises
     ------
     ValueError
-        If the sizes do not fit the labels, an embedding is not finite, or the learner is untrained.
+        If the sizes do not fit the labels, an embedding is not finite, the learner is untrained, or it is transductive
+        and does not say so.
 
     Examples
     --------
@@ -291,6 +293,7 @@ def _answer_episodes(
         once = len(x) <= n_episodes * (len(first.support) + len(first.query))
         if once and type(learner).transform is not Learner.transform:  # once per row rather than in every episode
             x = torch.cat([learner.transform(part) for part in x.split(max(1, TRANSFORM_ELEMENTS // x.shape[1]))])
+        refuse_hidden_transduction(learner, x, first, once)
         batches = list(_batches(sampler, n_episodes, x.shape[1], learner))
         answers = np.concatenate([_answer_batch(learner, x, batch, once) for batch in batches])
     return _compare([episode for batch in batches for episode in batch], answers, sampler.classes)
