@@ -106,6 +106,7 @@ def test_a_filter_on_what_no_record_has_says_so(make, kind, recwarn):
         ({"n": "1"}, "nothing was found, since no record has n='1'; did you mean 1?"),
         ({"f": "5.2..5"}, "nothing was found, since no record has f='5.2..5'; it has numbers, such as "),
         ({"n": "many"}, "nothing was found, since no record has n='many'; it has numbers, such as "),
+        ({"n": (99, -5)}, "nothing was found, since no record has n among 99, -5; for all between the two, give "),
     ):
         assert store.search([[1, 2, 3], [3, 2, 1]], where=where) == [[], []]
         assert str(recwarn.pop(UserWarning).message).startswith(said)

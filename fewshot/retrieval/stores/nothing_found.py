@@ -61,9 +61,19 @@ def _warn_of_values(name: str, wanted: Sequence[Any], there: Sequence[Any]) -> N
         and not {*map(_kind, wanted)} & {*map(_kind, there), "nothing"}
     ):
         hint = f"; it has {_described(there)}"
+    if not hint and _lie_between(wanted, there):
+        low, high = sorted(wanted)
+        hint = f"; for all between the two, give {{'>=': {low!r}, '<=': {high!r}}}"
     if hint or name == "label":
         asked = f"{name}={brief(repr(wanted[0]))}" if len(wanted) == 1 else f"{name} among {listed(wanted, 5)}"
         warn(f"nothing was found, since no record has {asked}{hint or f'; there are {listed(there, 5)}'}")
+
+
+def _lie_between(wanted: Sequence[Any], there: Sequence[Any]) -> bool:
+    """Whether two numbers were given, as bounds often are, and some value lies between them."""
+    if len(wanted) != 2 or {*map(_kind, wanted)} != {"numbers"}:
+        return False
+    return any(_kind(value) == "numbers" and min(wanted) < value < max(wanted) for value in there)
 
 
 def _kind(value: Any) -> str:
