@@ -212,7 +212,7 @@ class View:
 def folder_stamp(folder: str) -> Stamp:
     """Return what tells whether the manifest of a folder was replaced; a few microseconds."""
     try:
-        found = os.stat(Path(folder, MANIFEST))
+        found = os.stat(os.path.join(folder, MANIFEST))  # each request asks: a Path takes longer than the look
     except OSError:
         return None
     return found.st_ino, found.st_mtime_ns, found.st_size
