@@ -117,7 +117,7 @@ def test_what_is_put_among_the_shards_meanwhile_stays(places, monkeypatch):
 def test_parts_of_files_that_a_killed_run_has_left_are_removed(places):
     shards = places[2].with_name("all.parquet.shards")
     shards.mkdir()
-    for name in (".plan.json.12-34.partial", ".000000.parquet.12-34.partial", "000007.parquet"):
+    for name in (".plan.json.99999999-34.partial", ".000000.parquet.99999999-34.partial", "000007.parquet"):
         (shards / name).write_bytes(b"part")
     leave_partial(shards / "000001.parquet")
     leave_partial(places[2])
