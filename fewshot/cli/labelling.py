@@ -55,7 +55,11 @@ def suggest(options: argparse.Namespace) -> int:
     if options.report:
         write_suggestions(options.report, found, options.dir)
     if not is_piped(options):
-        say("", f"{len(found)} of {len(paths)} images to label next")
+        say(
+            "",
+            f"{len(found)} of {len(paths)} images to label next",
+            "they are harder than most: with many of them learned, fewshot check expects too little, and test tells",
+        )
         if options.report:
             say(f"pictures: {options.report}")
     return 0

@@ -574,7 +574,8 @@ class FewShotModel(ReachesLearner, VersionedPickle, ClassifierMixin, BaseEstimat
         Each item is answered as if it had not been learned: in closed form by the default learner, in ten parts by
         others; of many, about 1000. Copies of an item in its class count once. The result allows for the item that is
         missing then. It holds for new items of the same kind, not for those of another camera or day, and counts all
-        answers; ``refused`` is the share of them that `reject` turns away.
+        answers; ``refused`` is the share of them that `reject` turns away. It is too low if many items were picked
+        because they are hard, as `suggest` does; then `test` tells.
 
         Parameters
         ----------

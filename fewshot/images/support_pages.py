@@ -42,7 +42,8 @@ def write_check(path: str | Path, found: CheckResult, folder: str | Path | None 
     page = Page(
         f"About {100 * found.accuracy:.0f} % of new images right",
         f"Each of {len(found.n_taught)} images was answered as if it had not been learned. For new images of the same "
-        f"kind, expect {100 * low:.0f} to {100 * high:.0f} % (95 % interval).",
+        f"kind, expect {100 * low:.0f} to {100 * high:.0f} % (95 % interval); more, if many of these were picked "
+        "because they are hard, as fewshot suggest and Label next do.",
         About.of(folder, "Check"),
     )
     page.cards(

@@ -51,7 +51,7 @@ export class CheckView {
     for (const [key, value] of Object.entries({ "--low": low, "--high": high, "--at": found.accuracy })) meter.style.setProperty(key, value);
     return [
       h("section", { class: "card accuracy" }, h("div", { class: "figure" }, h("strong", {}, percent(found.accuracy)), h("span", {}, found.refused ? `right if every picture were answered; ${percent(found.refused)} are refused as unknown` : "right on pictures it had not seen")), meter,
-        h("p", { class: "soft" }, `Between ${percent(low)} and ${percent(high)}, from ${counted(found.images, "picture")}, each answered as if it had not been taught.${found.balanced_accuracy === null ? "" : ` If all classes come equally often, ${percent(found.balanced_accuracy)}.`}`)),
+        h("p", { class: "soft" }, `Between ${percent(low)} and ${percent(high)}, from ${counted(found.images, "picture")}, each answered as if it had not been taught.${found.balanced_accuracy === null ? "" : ` If all classes come equally often, ${percent(found.balanced_accuracy)}.`} Label next picks hard pictures: with many of those, it is better than this on others.`)),
       this.confused(found.confused), this.needs(found), this.mistakes(found.mistakes), this.duplicates(found.duplicates),
     ];
   }
