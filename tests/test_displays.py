@@ -7,10 +7,15 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.svm import LinearSVC
 
 from fewshot import (
     ConfusionDisplay,
     EmbeddingDisplay,
+    FewShotClassifier,
     FewShotImageClassifier,
     FewShotModel,
     NeighboursDisplay,
@@ -168,6 +173,108 @@ def test_the_trade_off_of_a_classifier_of_embeddings_and_of_scores(ax):
         UnknownDisplay.from_predictions([], [1])
     with pytest.raises(ValueError, match="call calibrate"):
         UnknownDisplay.from_estimator(classifier)
+
+
+KX, KY = X[SUPPORT.labels < 7], KNOWN.labels
+REST = np.isin(QUERIES.labels, np.arange(7, 10))
+
+
+def drawn(display, *args, **how):
+    shown = display.from_estimator(*args, ax=Figure().add_subplot(), **how)
+    shown.figure_.canvas.draw()
+    return shown
+
+
+def same_scores(one, other):
+    np.testing.assert_allclose(one.scores.known, other.scores.known, rtol=1e-9)
+    np.testing.assert_allclose(one.scores.unknown, other.scores.unknown, rtol=1e-9)
+    assert one.thresholds == pytest.approx(other.thresholds)
+
+
+@pytest.mark.parametrize("classifier", [PrototypicalClassifier(), FewShotClassifier("discriminant")])
+def test_a_pipeline_that_ends_in_a_few_shot_classifier_has_its_scores_of_the_unknown(classifier):
+    scale = StandardScaler().fit(KX)
+    alone = classifier.fit(scale.transform(KX), KY)
+    pipeline = make_pipeline(StandardScaler(), make_pipeline(classifier)).fit(KX, KY)
+    expected = drawn(UnknownDisplay, alone, scale.transform(QX), QUERIES.labels)
+    same_scores(drawn(UnknownDisplay, pipeline, QX, QUERIES.labels), expected)
+    search = GridSearchCV(make_pipeline(StandardScaler(), classifier), {"standardscaler__with_std": [True]}, cv=2)
+    same_scores(drawn(UnknownDisplay, search.fit(KX, KY), QX, QUERIES.labels), expected)
+
+
+def test_the_evidence_of_a_pipeline_is_that_of_its_last_step():
+    pipeline = make_pipeline(StandardScaler(), FewShotClassifier("discriminant")).fit(KX, KY)
+    same_scores(drawn(UnknownDisplay, pipeline), drawn(UnknownDisplay, pipeline[-1]))
+    with pytest.raises(ValueError, match="call calibrate"):
+        drawn(UnknownDisplay, make_pipeline(StandardScaler(), PrototypicalClassifier()).fit(KX, KY))
+
+
+@pytest.mark.parametrize("steps", [(), (StandardScaler(),)])
+def test_a_classifier_of_scikit_learn_scores_the_unknown_by_its_probabilities(steps):
+    classifier = make_pipeline(*steps, LogisticRegression()).fit(KX, KY) if steps else LogisticRegression().fit(KX, KY)
+    shown = drawn(UnknownDisplay, classifier, QX, QUERIES.labels)
+    sure = classifier.predict_proba(QX).max(1)
+    np.testing.assert_array_equal(shown.scores.known, sure[~REST])
+    np.testing.assert_array_equal(shown.scores.unknown, sure[REST])
+    assert list(shown.thresholds) == ["5% (chosen on these)", "balanced (chosen on these)"]
+    with pytest.raises(ValueError, match=r"^LogisticRegression has no evidence of its own; give X and y$"):
+        UnknownDisplay.from_estimator(classifier)
+    with pytest.raises(ValueError, match="y is missing"):
+        UnknownDisplay.from_estimator(classifier, QX)
+
+
+def test_a_classifier_without_probabilities_has_a_confusion_and_is_refused_by_others():
+    pipeline = make_pipeline(StandardScaler(), LinearSVC(random_state=0)).fit(X, SUPPORT.labels)
+    shown = drawn(ConfusionDisplay, pipeline, QX, QUERIES.labels)
+    assert shown.confusion.to_numpy().trace() == (pipeline.predict(QX) == QUERIES.labels).sum()
+    for display in (UnknownDisplay, ReliabilityDisplay):
+        with pytest.raises(TypeError, match=r"^LinearSVC has no predict_proba; expected a classifier with prob"):
+            display.from_estimator(pipeline, QX, QUERIES.labels)
+
+
+@pytest.mark.parametrize("last", [FewShotClassifier("discriminant"), LogisticRegression()])
+def test_a_pipeline_that_begins_with_an_embedder_takes_images(last):
+    pipeline = make_pipeline(quick_embedder(), last).fit(KNOWN.images, KNOWN.labels)
+    embedded = pipeline[0].transform(QUERIES)
+    same_scores(drawn(UnknownDisplay, pipeline, QUERIES), drawn(UnknownDisplay, pipeline[-1], embedded, QUERIES.labels))
+    for display in (ConfusionDisplay, ReliabilityDisplay):
+        drawn(display, pipeline, QUERIES)
+    drawn(ConfusionDisplay, pipeline, QUERIES.images, QUERIES.labels)
+    with pytest.raises(TypeError, match="has no embedder; expected a FewShotImageClassifier"):
+        EmbeddingDisplay.from_estimator(pipeline, QUERIES)
+
+
+def test_a_pipeline_that_ends_in_a_model_of_images_is_drawn_as_the_model(model):
+    twice = make_pipeline(FunctionTransformer(np.negative), "passthrough", model)  # of uint8, its own inverse
+    twin = QUERIES.with_classes(range(7))
+    same_scores(
+        drawn(UnknownDisplay, twice, type(QUERIES)(np.negative(QUERIES.images), QUERIES.labels)),
+        drawn(UnknownDisplay, model, QUERIES),
+    )
+    shown = drawn(ConfusionDisplay, twice, type(twin)(np.negative(twin.images), twin.labels))
+    pd.testing.assert_frame_equal(shown.confusion, model.test(twin).confusion)
+    assert pictures(shown.ax_) == 2 * 7
+    expected = drawn(EmbeddingDisplay, model, twin)
+    found = drawn(EmbeddingDisplay, twice, type(twin)(np.negative(twin.images), twin.labels))
+    np.testing.assert_array_equal(found.points, expected.points)
+    near = drawn(NeighboursDisplay, twice, np.negative(twin.images[:2])).answers
+    assert [one.label for one in near] == [one.label for one in model.answer(twin.images[:2])]
+    pd.testing.assert_frame_equal(drawn(ShotsCurveDisplay, twice).points, drawn(ShotsCurveDisplay, model).points)
+
+
+def test_the_unknown_of_a_learner_of_local_descriptors_and_of_rows_that_were_not_read():
+    local = FewShotImageClassifier("conv4", "dn4", weights="random", img_size=28, progress=False).fit(KNOWN)
+    shown = drawn(UnknownDisplay, local, QUERIES)
+    assert len(shown.scores.known) == (~REST).sum()
+    classifier = PrototypicalClassifier().fit(KX, KY)
+    gaps = QX.copy()
+    gaps[:3] = np.nan
+    shown = drawn(UnknownDisplay, classifier, gaps, QUERIES.labels)
+    assert len(shown.scores.known) + len(shown.scores.unknown) == len(QX) - 3
+    with pytest.raises(ValueError, match="y is missing"):
+        UnknownDisplay.from_estimator(classifier, QX)
+    with pytest.raises(ValueError, match="not fitted"):
+        UnknownDisplay.from_estimator(PrototypicalClassifier(), QX, QUERIES.labels)
 
 
 @pytest.mark.parametrize("method", ["pca", "tsne"])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fewshot.displays.answered import answered
+from fewshot.displays.answered import answered, ending
 from fewshot.displays.drawing import first_thumbnails, new_axes, pinned
 from fewshot.utils.drawing import drawable
 from fewshot.utils.values import check_count
@@ -68,7 +68,7 @@ class ConfusionDisplay:
         Parameters
         ----------
         estimator : FewShotModel or classifier
-            Fitted.
+            Fitted; also at the end of a pipeline.
         X, y
             Labelled items that were not learned, such as `LabeledImages`; as for its ``test`` or ``score``.
         ax : matplotlib Axes, optional
@@ -76,7 +76,7 @@ class ConfusionDisplay:
         **how
             As for `plot`.
         """
-        found, support = answered(estimator, X, y), getattr(estimator, "support_", None)
+        found, support = answered(estimator, X, y), getattr(ending(estimator).estimator, "support_", None)
         pictures = {} if support is None else first_thumbnails(support.labels.tolist(), support.thumbnails)
         return cls.from_predictions(found.true, found.predicted, thumbnails=pictures, ax=ax, **how)
 

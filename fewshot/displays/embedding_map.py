@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fewshot.displays.answered import as_model
+from fewshot.displays.answered import as_model, ending
 from fewshot.displays.drawing import COLOURS, MARKS, new_axes, pinned, without_frame
 from fewshot.utils.drawing import drawable
 from fewshot.utils.values import check_name
@@ -90,6 +90,7 @@ class EmbeddingDisplay:
             If X is missing and support was not kept.
         """
         model = as_model(estimator, "embedder")
+        X, y = ending(estimator, X, y)[1:]
         support = model.support_
         if X is None:
             if support is None:

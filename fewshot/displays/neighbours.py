@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
-from fewshot.displays.answered import as_model
+from fewshot.displays.answered import as_model, ending
 from fewshot.displays.drawing import new_axes, pinned
 from fewshot.images.answer import Answer
 from fewshot.utils.drawing import drawable
@@ -68,6 +68,7 @@ class NeighboursDisplay:
             As for `plot`.
         """
         model = as_model(estimator, "answer")
+        X = ending(estimator, X).X
         return cls(model.answer(X, n_neighbours=check_count("n_neighbours", n_neighbours))).plot(ax=ax, **how)
 
     @classmethod

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fewshot.classifiers.calibration import Calibration, expected_calibration_error, reliability_bins
-from fewshot.displays.answered import answered
+from fewshot.displays.answered import answered, check_probabilities
 from fewshot.displays.drawing import COLOURS, new_axes, without_frame
 from fewshot.utils.drawing import drawable
 
@@ -63,14 +63,20 @@ class ReliabilityDisplay:
         Parameters
         ----------
         estimator : FewShotModel or classifier
-            Fitted.
+            Fitted, with probabilities; also at the end of a pipeline.
         X, y
             Items and labels, as for its ``test`` or ``score``. Answers "unknown" are left out.
         name : str, default="answers"
             Name of the curve.
         ax : matplotlib Axes, optional
             Where to draw; by default a new figure.
+
+        Raises
+        ------
+        TypeError
+            If the estimator has no ``predict_proba``.
         """
+        check_probabilities(estimator)
         found = answered(estimator, X, y)
         sure = np.isin(found.predicted, estimator.classes_)
         return cls.from_predictions(found.true[sure], found.predicted[sure], found.probability[sure], name=name, ax=ax)

@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.utils.validation import check_is_fitted
 
+from fewshot.classifiers.kinds import rows_for
 from fewshot.classifiers.rejection import UnknownScores
+from fewshot.displays.answered import answered, check_probabilities, ending, needed
 from fewshot.displays.drawing import COLOURS, new_axes, without_frame
 from fewshot.images.learned import labelled
 from fewshot.images.model import FewShotModel
+from fewshot.utils.values import check_embeddings, check_same_length
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,11 +66,14 @@ class UnknownDisplay:
 
         Parameters
         ----------
-        estimator : FewShotModel or few-shot classifier
-            Fitted.
+        estimator : FewShotModel or classifier
+            Fitted; also at the end of a pipeline. A few-shot classifier scores how familiar an item is, as its `reject`
+            does; any other classifier of scikit-learn, by the largest probability of ``predict_proba``, and the marked
+            thresholds are then those that these very items give.
         X, y : optional
-            Labelled items that were not learned; those of a class that it does not know are the unknown. By default its
-            own evidence: each class of the support as if it had never been learned, with what `calibrate` was given.
+            Labelled items that were not learned; those of a class that it does not know are the unknown. By default the
+            evidence of a few-shot classifier: each class of the support as if it had never been learned, with what
+            `calibrate` was given.
         ax : matplotlib Axes, optional
             Where to draw; by default a new figure.
 
@@ -74,27 +81,25 @@ class UnknownDisplay:
         ------
         ValueError
             If nothing tells what is unknown, or all items are known, or all unknown.
+        TypeError
+            If the estimator has neither scores of its own nor probabilities.
         """
-        classifier = estimator.snapshot().classifier if isinstance(estimator, FewShotModel) else estimator
+        last = ending(estimator).estimator
+        if not isinstance(last, FewShotModel) and not hasattr(last, "reject_rule"):
+            return cls(_by_probability(estimator, X, y)).plot(ax=ax)
+        given = ending(estimator, X, y)
+        classifier = last.snapshot().classifier if isinstance(last, FewShotModel) else last
+        check_is_fitted(classifier)
         rule = replace(classifier.reject_rule(), reject="auto")
         if X is None:
             own = _checked(rule.scored())
             return cls(own, _thresholds(own)).plot(ax=ax)
-        if isinstance(estimator, FewShotModel):
-            items, y = labelled(X, y, estimator.embedder_.as_items, classifier.model_)
-            X = estimator.embedder_.transform(items)
-        X, y = np.asarray(X), np.asarray(y)
-        read = np.isfinite(X).all(1)
-        X, y = X[read], y[read]
-        scores = rule.scores(X, classifier.served(X).classify(X)[1]).astype(np.float64)
-        is_known = np.isin(y, classifier.classes_)
-        codes = np.unique(y[~is_known], return_inverse=True)[1]
-        given = _checked(UnknownScores(scores[~is_known], codes, scores[is_known]))
+        found = _by_familiarity(last, classifier, given.X, given.y)
         try:
             thresholds = _thresholds(rule.scored())
         except ValueError:  # it has none of its own
             thresholds = None
-        return cls(given, thresholds).plot(ax=ax)
+        return cls(found, thresholds).plot(ax=ax)
 
     @classmethod
     def from_predictions(
@@ -120,6 +125,34 @@ class UnknownDisplay:
         ax.set(xlabel="known items refused, %", ylabel="unknown items accepted, %", xlim=(-2, 102), ylim=(-2, 102))
         ax.legend(frameon=False, fontsize=9, loc="upper right")
         return self
+
+
+def _by_familiarity(estimator: Any, classifier: Any, X: Any, y: Any) -> UnknownScores:
+    """Return the scores that `reject` compares; of a model, `classifier` is what answers its embeddings."""
+    if isinstance(estimator, FewShotModel):
+        items, y = labelled(X, y, estimator.embedder_.as_items, classifier.model_)
+        X = estimator.embedder_.transform(items)
+    X, y = check_embeddings(classifier, rows_for(classifier, X), reset=False, finite=False), needed(y)
+    check_same_length(X, y)
+    read = np.isfinite(X).all(1)
+    X, rule = X[read], replace(classifier.reject_rule(), reject="auto")
+    return _divided_by_class(rule.scores(X, classifier.served(X).classify(X)[1]), y[read], classifier.classes_)
+
+
+def _by_probability(estimator: Any, X: Any, y: Any) -> UnknownScores:
+    """Return the largest probabilities that a classifier without scores of its own gives."""
+    check_probabilities(estimator)
+    if X is None:
+        raise ValueError(f"{type(ending(estimator).estimator).__name__} has no evidence of its own; give X and y")
+    found = answered(estimator, X, y)
+    return _divided_by_class(found.probability, found.true, estimator.classes_)
+
+
+def _divided_by_class(scores: NDArray[np.floating], y: NDArray[Any], classes: NDArray[Any]) -> UnknownScores:
+    """Return scores (n,) of items with labels (n,), of known and of unknown classes."""
+    exact, is_known = scores.astype(np.float64), np.isin(y, classes)
+    codes: NDArray[np.int64] = np.unique(y[~is_known], return_inverse=True)[1]
+    return _checked(UnknownScores(exact[~is_known], codes, exact[is_known]))
 
 
 def _thresholds(scores: UnknownScores) -> dict[str, float]:
