@@ -96,6 +96,7 @@ if TYPE_CHECKING:  # `X as X` tells type checkers that a name is public
     from fewshot.learners.simpleshot import SimpleShotLearner as SimpleShotLearner
     from fewshot.learners.soft_k_means import SoftKMeansLearner as SoftKMeansLearner
     from fewshot.retrieval.annotate import annotate as annotate
+    from fewshot.retrieval.reclassify import reclassify as reclassify
     from fewshot.retrieval.remote import RemoteModel as RemoteModel
     from fewshot.retrieval.retrieve import retrieve as retrieve
     from fewshot.retrieval.stores.base import Store as Store
@@ -205,6 +206,7 @@ _HOME = {
     "load_weights": "embedding.checkpoint",
     "mix": "data.mixture",
     "pairwise_similarity": "search.similarity",
+    "reclassify": "retrieval.reclassify",
     "register_backbone": "embedding.backbones.registered",
     "register_learner": "learners.registry",
     "retrieve": "retrieval.retrieve",

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Set, Sized
+from collections.abc import Iterable, Iterator, Sequence, Set, Sized
 from dataclasses import replace
 from itertools import count, islice, zip_longest
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fewshot.data.opening import as_sequence, is_data_url
+from fewshot.images.learned import Learned
 from fewshot.images.model import FewShotModel
 from fewshot.retrieval.annotation import Annotation
 from fewshot.retrieval.remote import RemoteModel
@@ -93,19 +95,25 @@ def _annotate_there(model: RemoteModel, names: list[str], items: list[Any]) -> I
 
 def _annotate(model: FewShotModel, names: list[str], items: list[Any]) -> Iterator[Annotation]:
     now = model.snapshot("unknown")
-    classifier, embedded, fingerprint = now.classifier, now.embed(items), now.embedder.fingerprint
+    embedded, fingerprint = now.embed(items), now.embedder.fingerprint
     reasons = {error.index: error.reason for error in embedded.errors}
     read = [i for i in range(len(names)) if i not in reasons]
-    x, known = embedded.embeddings[read], set(classifier.classes_.tolist())
-    labels, (best, shares) = classifier.predict(x).tolist(), classifier.predict_top(x, 1)
-    nearest, similarity = [None] * len(read), [np.nan] * len(read)
-    if read and classifier.model_.snapshot is not None:
-        nearest, similarity = (column[:, 0].tolist() for column in classifier.nearest(x, 1))
-    answers = zip(labels, best[:, 0].tolist(), shares[:, 0].tolist(), nearest, similarity, strict=True)
+    answers = annotate_vectors(now, [names[i] for i in read], embedded.embeddings[read])
     for i, name in enumerate(names):
         if i in reasons:
             yield Annotation(name, None, None, 0.0, False, None, np.nan, reasons[i], fingerprint)
         else:
-            label, likeliest, share, key, close = next(answers)
-            is_unknown, vector = label not in known, embedded.embeddings[i]
-            yield Annotation(name, vector, label, share, is_unknown, key, close, "", fingerprint, likeliest)
+            yield next(answers)
+
+
+def annotate_vectors(now: Learned, names: Sequence[str], x: NDArray[np.float32]) -> Iterator[Annotation]:
+    """Yield what a learned state says of embeddings (n, d) of its embedder."""
+    classifier, fingerprint = now.classifier, now.embedder.fingerprint
+    known, (best, shares) = set(classifier.classes_.tolist()), classifier.predict_top(x, 1)
+    nearest, similarity = [None] * len(x), [np.nan] * len(x)
+    if len(x) and classifier.model_.snapshot is not None:
+        nearest, similarity = (column[:, 0].tolist() for column in classifier.nearest(x, 1))
+    columns = classifier.predict(x).tolist(), best[:, 0].tolist(), shares[:, 0].tolist(), nearest, similarity
+    for name, vector, label, likeliest, share, key, close in zip(names, x, *columns, strict=True):
+        is_unknown = label not in known
+        yield Annotation(name, vector, label, share, is_unknown, key, close, "", fingerprint, likeliest)

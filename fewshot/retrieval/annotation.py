@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from fewshot.retrieval.stores.records import Record
 
+#: What the payload of a record holds of an annotation.
+ANSWERS = ("likeliest", "probability", "unknown", "nearest")
+
 
 @dataclass(frozen=True, eq=False)
 class Annotation:
@@ -69,10 +72,9 @@ class Annotation:
             raise ValueError(
                 f"{self.id} could not be read ({self.error}), so there is nothing to store; leave out what has an error"
             )
-        names = ("likeliest", "probability", "unknown", "nearest")
-        if taken := [name for name in ("label", *names) if name in payload]:
+        if taken := [name for name in ("label", *ANSWERS) if name in payload]:
             raise ValueError(
                 f"the payload of {self.id!r} has {taken[0]!r}, which the annotation gives itself; choose another name"
             )
-        own = {name: getattr(self, name) for name in names}
+        own = {name: getattr(self, name) for name in ANSWERS}
         return Record(self.id, self.vector, self.label, {**own, **payload}, self.embedder)

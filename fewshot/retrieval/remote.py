@@ -25,6 +25,8 @@ from fewshot.utils.labels import label_of_text
 
 #: Most images, and bytes of base64, in a request, unless the service takes fewer.
 MOST_IMAGES, MOST_BYTES = 64, 16 * 2**20
+#: Most numbers of embeddings in a request.
+MOST_NUMBERS = 2**18
 #: Most classes whose probabilities a service tells.
 MOST_CLASSES = 1000
 #: Seconds to wait for an answer, and most times and seconds to wait while the service is busy.
@@ -129,6 +131,23 @@ class RemoteModel:
                 found[place] = answer
         return [found[i] for i in range(len(found))]
 
+    def answers_to(self, vectors: NDArray[np.float32]) -> list[RemoteAnswer]:
+        """Return the answers to embeddings (n, d) that the service has computed, such as those of a store.
+
+        Raises
+        ------
+        ServiceError
+            If the service cannot be reached, or refuses.
+        """
+        about, found = self.about(), list[RemoteAnswer]()
+        step = max(1, MOST_NUMBERS // about["d"])
+        for start in range(0, len(vectors), step):
+            part = vectors[start : start + step]
+            told = self._told("predict?top=1&explain=true", {"embeddings": part.tolist()})
+            for place, (one, vector) in enumerate(zip(told["answers"], part, strict=True), start):
+                found.append(_as_answer(place, {**one, "embedding": vector}, about, about["fingerprint"]))
+        return found
+
     def predict(self, items: Any) -> NDArray[Any]:
         """Return the labels (n,) of n images, as the classifier gives them; `answers` tells more.
 
@@ -156,7 +175,7 @@ class RemoteModel:
         """Yield answers; if one image makes the service refuse all, ask again for halves."""
         body = {"images": [{"data": data, "name": name} for _, data, name in part]}
         try:
-            told = self._ask(f"predict?top={top}&explain=true&embeddings=true", body)
+            told = self._told(f"predict?top={top}&explain=true&embeddings=true", body)
         except ServiceError as error:
             if error.code not in _OF_AN_IMAGE:
                 raise
@@ -166,12 +185,17 @@ class RemoteModel:
             for half in (part[: len(part) // 2], part[len(part) // 2 :]):
                 yield from self._answered(half, top, about)
             return
+        for (place, _, _), one in zip(part, told["answers"], strict=True):
+            yield place, _as_answer(place, one, about, told["fingerprint"])
+
+    def _told(self, path: str, body: Any) -> Any:
+        """Return answers, of the version that is asked for."""
+        told = self._ask(path, body)
         if self.version not in (None, told["version"]):
             raise ServiceError(
                 f"the classifier of {self.url} was changed meanwhile; undo that, or start the annotation again"
             )
-        for (place, _, _), one in zip(part, told["answers"], strict=True):
-            yield place, _as_answer(place, one, about, told["fingerprint"])
+        return told
 
     def _ask(self, path: str, body: Any = None) -> Any:
         data = None if body is None else json.dumps(body).encode()

@@ -67,7 +67,7 @@ def retrieve(
         Only records with these values; see `Store.search`.
     by_label : bool, default=False
         Whether to classify each query first and search only its class; an unknown query searches all. A label in
-        `where` must match as well.
+        `where` must match as well. A class that was learned after the store was filled is found after `reclassify`.
 
     Returns
     -------
