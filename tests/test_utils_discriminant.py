@@ -47,10 +47,12 @@ def plain_cosine(support, query):
 @pytest.mark.parametrize(("n", "d"), [(9, 20), (30, 8), (12, 12)])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("strength", [0.1, 3.0])
-def test_a_row_is_left_out_as_if_the_support_had_never_held_it(n, d, weighted, strength):
+@pytest.mark.parametrize("by_means", [False, True])
+def test_a_row_is_left_out_as_if_the_support_had_never_held_it(n, d, weighted, strength, by_means):
     support = support_of(n, d, 4, 0, weighted)
     rotated = discriminant._Rotated.of(support, np)
-    found, unit = rotated.left_out(strength, np), np.minimum(support.weight, 1)
+    of_means = rotated.of_means(strength, np) if by_means else None
+    found, unit = rotated.left_out(strength, of_means, np), np.minimum(support.weight, 1)
     cosine = rotated.left_out_cosine(np)
     usable = rotated._shares(np) > 0
     for i in range(n):
@@ -60,6 +62,11 @@ def test_a_row_is_left_out_as_if_the_support_had_never_held_it(n, d, weighted, s
         if usable[i]:
             np.testing.assert_allclose(found[i], similarity(without, support.x[i], strength), rtol=1e-9, atol=1e-11)
             np.testing.assert_allclose(cosine[i], plain_cosine(without, support.x[i]), rtol=1e-9, atol=1e-11)
+
+
+def test_products_of_very_many_means_are_not_made():
+    assert discriminant._Rotated.of(support_of(6, 5, 6, 0, False), np).of_means(0.3, np) is None
+    assert discriminant._Rotated.of(support_of(7, 5, 6, 0, False), np).of_means(0.3, np).shape == (6, 6)
 
 
 @settings(max_examples=40, deadline=None)

@@ -220,11 +220,12 @@ def left_out(support: LabelledRows, strength: float | None, xp: Any, beyond: Lab
     rotated, parts = _Rotated.of(support, xp), []
     alone = rotated if support.sample is None else _Rotated.of(support.alone(xp), xp)
     chosen = _choose(alone, strength, xp, support.stands_for())
-    step = max(1, PART // len(support.count))
+    step, strength = max(1, PART // len(support.count)), float(chosen.strength)
+    of_means = rotated.of_means(strength, xp)
     for rows in [rotated] if beyond is None else [rotated, rotated.of_others(beyond)]:
         for start in range(0, len(rows.labels), step):
             part = rows.part(slice(start, start + step))
-            in_metric = part.left_out(float(chosen.strength), xp, taught=rows is rotated) * chosen.scale
+            in_metric = part.left_out(strength, of_means, xp, taught=rows is rotated) * chosen.scale
             parts.append(in_metric + part.left_out_cosine(xp) * chosen.cosine)
     return xp.concat(parts)
 
@@ -389,7 +390,7 @@ class _Rotated(LabelledRows):
         lever = (self.x**2 / (self.moment + USUAL_STRENGTH)).sum(-1)
         kept = xp.argsort(lever)
         kept = kept[self._shares(xp)[kept] > 0]
-        kept = kept[:: max(1, len(kept) // min(MOST_LEFT_OUT, max(1, MOST_LOOKED_AT // len(self.count))))]
+        kept = kept[:: max(1, round(len(kept) / min(MOST_LEFT_OUT, max(1, MOST_LOOKED_AT // len(self.count)))))]
         return replace(self, x=self.x[kept], labels=self.labels[kept], weight=self.weight[kept])
 
     def of_others(self, rows: LabelledRows) -> Self:
@@ -426,11 +427,11 @@ class _Rotated(LabelledRows):
         t = t.reshape(-1, *[1] * (self.x.ndim - 2))
         losses = COST_OF_TEMPERATURE / 2 * xp.log(t / usual) ** 2
         step = max(1, PART // (len(TEMPERATURES) * prod(self.labels.shape[:-1]) * self.count.shape[-1]))
-        shares = self._shares(xp)
+        shares, of_means = self._shares(xp), self.of_means(strength, xp)
         for start in range(0, self.labels.shape[-1], step):
             rows = slice(start, start + step)
             part = self.part(rows)
-            similarity = part.left_out(strength, xp) / length[..., None, None] + cosines[..., rows, :]
+            similarity = part.left_out(strength, of_means, xp) / length[..., None, None] + cosines[..., rows, :]
             own = (similarity * part._is_own(xp)).sum(-1)
             similarity = xp.where((self.count > 0)[..., None, :], similarity, -xp.inf)
             top = xp.amax(similarity, -1)
@@ -462,10 +463,19 @@ class _Rotated(LabelledRows):
         total = share.sum(-1)[..., None]
         return share * ((self.weight * usable).sum(-1)[..., None] / xp.where(total > 0, total, 1))
 
-    def left_out(self, strength: float, xp: Any, taught: bool = True) -> Any:
+    def of_means(self, strength: float, xp: Any) -> Any:
+        """Return the products (..., n_way, n_way) of the class means with the centred ones in the metric.
+
+        None if there are as many classes as rows, whose own products then take less time and memory.
+        """
+        if self.count.shape[-1] >= self.labels.shape[-1]:
+            return None
+        return self.means / (self.moment + strength)[..., None, :] @ self.centred(xp).mT
+
+    def left_out(self, strength: float, of_means: Any, xp: Any, taught: bool = True) -> Any:
         """Return the similarity (..., k, n_way) of rows to every class, as if it had never held them; 0 if absent.
 
-        Rows that have not `taught` the metric leave T as it is.
+        Rows that have not `taught` the metric leave T as it is; `of_means` are what the method of this name returns.
 
         Leaving a row x of weight u out turns T^-1 into ``T^-1 + u T^-1 x x' T^-1 / (1 - u h)`` with ``h = x' T^-1 x``,
         the mean m of its class into ``m - n e`` and every centred mean of another class v into ``v + e``, with n the
@@ -475,8 +485,10 @@ class _Rotated(LabelledRows):
         lever = (self.x**2 * inverse).sum(-1)
         centred, n = self.centred(xp), self.n_present[..., None, None]
         rest = n * (self._of_rows(self.count[..., None], xp) - unit[..., None])
-        e = (self.x - self._of_rows(self.means, xp)) * unit[..., None] / xp.where(rest > TINY, rest, xp.inf)
-        to_x, to_e = (inverse * self.x) @ centred.mT, (inverse * e) @ centred.mT
+        share = unit[..., None] / xp.where(rest > TINY, rest, xp.inf)
+        e = (self.x - self._of_rows(self.means, xp)) * share
+        to_x = (inverse * self.x) @ centred.mT
+        to_e = inverse * e @ centred.mT if of_means is None else (to_x - self._of_rows(of_means, xp)) * share
         x_e, e_e = ((inverse * e * other).sum(-1)[..., None] for other in (self.x, e))
         # The own class moves by e - n e. Of many classes, most are not among those whose mean is subtracted.
         shift = int(self.sample is None) - n * self._is_own(xp)
