@@ -226,6 +226,9 @@ def test_a_rule_that_refuses_most_known_pictures_names_a_milder_one(tmp_path):
     costs = {rule: model.rejection(rule) for rule in ("5%", "balanced")}
     refused = {rule: round(100 * found.false_reject_rate) for rule, found in costs.items()}
     passed = round(100 * costs["balanced"].false_accept_rate)
+    for rule, found in costs.items():
+        low, high = (round(100 * end) for end in found.false_reject_interval)
+        refused[rule] = f"{refused[rule]} ({low} to {high})"
     model.save(tmp_path / "m")
     with running(tmp_path / "m") as client, browsing(f"{client.base_url}/#try") as page:
         told = f"With “balanced” about {refused['balanced']}, while {passed} % of unknown ones slip through."

@@ -46,6 +46,14 @@ def test_what_cannot_be_checked_is_said(tmp_path):
         said(client.get("/v1/check"), 409, "too_few")
         said(client.get("/v1/rejection"), 409, "no_rejection")
         assert client.get("/v1/suspects").json()["suspects"] == []
+        for i, noise in enumerate(TEMPLES[:1] + FLOWERS[:2], 1):
+            client.post("/v1/classes", data={"name": f"class {i}"}, files=files(noise))
+        client.delete("/v1/classes/x")
+        client.delete("/v1/classes/class%203")
+        told = said(client.put("/v1/rejection", json={"reject": "balanced"}), 409, "no_rejection")
+        assert told == "the balanced rule needs queries of known classes; give some class a second image"
+        (note,) = client.post("/v1/predict?coverage=0.9", files=files(FLOWERS[1])).json()["notes"]
+        assert note == "every class has one image, so none can be left out; add a second to some"
 
 
 def test_suspects_have_a_reason_and_a_neighbour(client):

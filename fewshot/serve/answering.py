@@ -11,6 +11,7 @@ from typing import Any
 from fewshot.embedding.network import Embedded
 from fewshot.images.answer import Answer, answer_embedded
 from fewshot.serve.batcher import joined
+from fewshot.serve.problems import without_parameter
 from fewshot.serve.view import View
 from fewshot.utils.threads import compute_on
 
@@ -97,7 +98,7 @@ def answers_to(view: View, embedded: Embedded, names: Sequence[str], asked: Aske
         try:
             promise = view.promise(asked.coverage)
         except ValueError as error:  # too few examples
-            notes.append(str(error))
+            notes.append(without_parameter(str(error)))
     nearby = view.nearby if asked.neighbours else None
     if not embedded.thumbnails:
         embedded = Embedded(embedded.embeddings, embedded.errors, [b""] * len(names))

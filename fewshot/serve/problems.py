@@ -40,6 +40,8 @@ _INSTEAD = {
 #: A message about a parameter of Python, which clients do not have, and what they are told instead.
 _NAMED_UNKNOWN = re.compile("^unknown_label=(.+) is a class; .*", re.DOTALL)
 _NOT_UNKNOWN = r"\1 is the answer to images of no class, so no class can have this name; "
+#: Cures that only Python has.
+_OF_PYTHON = re.compile(", or (call calibrate|give held_out)$")
 
 
 class Problem(Exception):
@@ -104,7 +106,8 @@ def without_parameter(message: str, cure: str = "choose another") -> str:
     >>> without_parameter("unknown_label='?' is a class; choose another", "rename the class")
     "'?' is the answer to images of no class, so no class can have this name; rename the class"
     """
-    return _NAMED_UNKNOWN.sub(_NOT_UNKNOWN + cure, message)
+    message = _NAMED_UNKNOWN.sub(_NOT_UNKNOWN + cure, message)
+    return _OF_PYTHON.sub("", message).replace("reject='balanced' needs", "the balanced rule needs")
 
 
 def problem_of(error: BaseException) -> Problem:

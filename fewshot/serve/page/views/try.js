@@ -52,6 +52,9 @@ function kindsOf(items) {
 
 const unreadable = ({ name }, { code, message }) => ({ name, label: null, unknown: false, likeliest: null, probability: 0, top: [], set: null, neighbours: [], error: { code, message } });
 
+/** Say the ends of an interval of shares, in 100; nothing if they are not known. */
+const ends = ([low, high]) => (low === null ? "" : ` (${Math.round(100 * low)} to ${Math.round(100 * high)})`);
+
 export class TryView {
   constructor() {
     this.items = [];
@@ -116,8 +119,8 @@ export class TryView {
     if (refused === null || this.costOf !== version) return;
     const milder = refused > MOST && value !== "balanced" ? await this.costsOf("balanced") : null;
     if (this.costOf !== version) return;
-    const fewer = milder && milder.known_refused < refused ? ` With “balanced” about ${Math.round(100 * milder.known_refused)}, while ${percent(milder.unknown_accepted)} of unknown ones slip through.` : "";
-    fill(this.cost, `${SAVED} Of 100 known pictures, about ${Math.round(100 * refused)} would be answered unknown, while ${percent(costs.unknown_accepted)} of unknown ones slip through.${fewer}`);
+    const fewer = milder && milder.known_refused < refused ? ` With “balanced” about ${Math.round(100 * milder.known_refused)}${ends(milder.known_refused_interval)}, while ${percent(milder.unknown_accepted)} of unknown ones slip through.` : "";
+    fill(this.cost, `${SAVED} Of 100 known pictures, about ${Math.round(100 * refused)}${ends(costs.known_refused_interval)} would be answered unknown, while ${percent(costs.unknown_accepted)} of unknown ones slip through.${fewer}`);
   }
 
   /** Return what a rule costs; null if that cannot be told now. */
