@@ -81,6 +81,9 @@ def test_what_cannot_be_read_is_told_and_passed_over_and_what_is_far_is_unknown(
     assert dict(one.record().payload).keys() == {"likeliest", "probability", "unknown", "nearest"}
     own = {"price": 12.5, "shop": "Oslo"}
     assert one.record(own).payload == {**one.record().payload, **own}
+    store = FaissStore("cosine", one.embedder)
+    store.add([one.record({"brand": float("nan"), "price": 12.5})])  # an empty cell of a table
+    assert store.snapshot()[0].payload == {**one.record().payload, "brand": None, "price": 12.5}
     for name in ("label", "nearest"):
         with pytest.raises(ValueError, match=f"has '{name}', which the annotation gives itself; choose another name"):
             one.record({name: "x"})

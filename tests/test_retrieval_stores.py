@@ -6,9 +6,13 @@ import threading
 import unicodedata
 import uuid
 from dataclasses import replace
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -300,6 +304,38 @@ def test_a_bad_record_is_refused_and_nothing_is_written(make, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_an_empty_cell_of_a_table_is_none_in_the_payload(make, kind, recwarn):
+    stock = pd.DataFrame({"brand": ["Acme", np.nan, "Bolt"], "price": [np.nan, 2.0, 3.0]}, index=["a", "b", "c"])
+    stock["day"] = [pd.NaT, None, None]
+    stock["n"] = pd.array([1, None, 3], dtype="Int64")
+    own, store = stock.to_dict("index"), make(kind)
+    assert store.add(Record(id, VECTOR, "x", {**own[id], "tags": [own[id]["price"], "t"]}) for id in own) == 3
+    assert [dict(record.payload) for record in store.snapshot()] == [
+        {"brand": "Acme", "price": None, "day": None, "n": 1, "tags": [None, "t"]},
+        {"brand": None, "price": 2.0, "day": None, "n": None, "tags": [2.0, "t"]},
+        {"brand": "Bolt", "price": 3.0, "day": None, "n": 3, "tags": [3.0, "t"]},
+    ]
+    for where, ids in [
+        ({"brand": None}, ["b"]),
+        ({"brand": [None, "Bolt"]}, ["b", "c"]),
+        ({"price": {"<": 9}}, ["b", "c"]),
+        ({"price": None}, ["a"]),
+        ({"n": {">=": 0}}, ["a", "c"]),
+        ({"day": None}, ["a", "b", "c"]),
+        ({"tags": None}, ["a"]),
+        ({"tags": {"<=": 2}}, ["b"]),
+    ]:
+        assert [match.id for match in store.search_one(VECTOR, 5, where)] == ids, where
+    assert not recwarn
+    for infinite in (np.inf, -np.inf, np.float32("inf")):
+        with pytest.raises(ValueError, match="inf, which JSON cannot hold; leave it out"):
+            store.upsert([Record("a", VECTOR, "x", {"price": infinite})])
+    for day in (pd.Timestamp("2026-01-02"), date(2026, 1, 2), Decimal("1.5")):
+        with pytest.raises(ValueError, match=f"is a {type(day).__name__}; a store keeps text, numbers and booleans"):
+            store.upsert([Record("a", VECTOR, "x", {"day": day})])
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_bad_queries_and_filters_are_refused(make, kind):
     store = make(kind)
     assert store.search([[1, 0, 0]]) == store.nearest_per_class([[1, 0, 0]]) == [[]]
@@ -542,6 +578,12 @@ def test_a_missing_package_is_named(monkeypatch, kind, module):
 def test_checks_return_what_a_store_keeps():
     record = check_record(Record("a", [1, 2], np.int64(3), {"n": [np.float32(0.5)]}), 2, "abc")
     assert (record.vector.dtype, type(record.label), record.payload) == (np.float32, int, {"n": [0.5]})
+    masked = np.ma.masked_array([1.5], [True])[0]
+    missing = [None, np.nan, np.float32("nan"), np.array(np.nan), torch.tensor(np.nan), pd.NA, pd.NaT, masked]
+    missing += [np.datetime64("NaT"), pa.scalar(None, pa.float64())]
+    given = {"list": missing, **{str(i): value for i, value in enumerate(missing)}}
+    kept = check_record(Record("a", [1, 2], payload=given), 2, "abc").payload
+    assert kept == {"list": [None] * len(missing), **dict.fromkeys(map(str, range(len(missing))))}
     assert check_queries([[1, 2]], 2, np.int64(3)).dtype == np.float32
 
 

@@ -61,7 +61,8 @@ class Annotation:
         Parameters
         ----------
         payload : mapping, optional
-            Your own values of the image to filter by, by name, such as ``{"price": 12.5, "shop": "Oslo"}``.
+            Your own values of the image to filter by, by name, such as ``{"price": 12.5, "shop": "Oslo"}``: text,
+            numbers, true and false. A store keeps missing ones, such as the NaN of an empty cell, as None.
 
         Raises
         ------

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewshot.errors import brief
-from fewshot.utils.containers import to_array
+from fewshot.utils.containers import is_missing, to_array
 from fewshot.utils.labels import check_length, plain_label, unicode_forms
 from fewshot.utils.values import as_values
 
@@ -45,7 +45,8 @@ class Record:
     label : str, int, float, bool or None
         Its class.
     payload : mapping
-        More values, by name, of the same types as a label, or lists of these.
+        More values, by name, of the same types as a label, or lists of these. A store keeps missing ones, such as the
+        NaN of an empty cell, as None.
     embedder : str
         The fingerprint of the embedder that computed the vector, if known; a store accepts only its own.
     """
@@ -121,7 +122,7 @@ def several(records: Iterable[Record]) -> Iterable[Record]:
 def check_record(record: Record, d: int | None, fingerprint: str) -> Record:
     """Return a copy of a record of the embedder `fingerprint`, with a vector (d,) in float32 and plain values.
 
-    Without `d`, the vector may have any length.
+    Without `d`, the vector may have any length. Missing values in the payload, such as NaN, become None.
 
     Raises
     ------
@@ -146,7 +147,7 @@ def check_record(record: Record, d: int | None, fingerprint: str) -> Record:
         if not isinstance(name, str):
             raise ValueError(f"{what} has a {type(name).__name__} as its name; names must be text")
         check_text(name, f"the name of {what}")
-        payload[name] = [check_plain(v, what) for v in value] if isinstance(value, list) else check_plain(value, what)
+        payload[name] = [_of_payload(v, what) for v in value] if isinstance(value, list) else _of_payload(value, what)
     label = check_length(check_plain(record.label, f"the label of {id!r}"), f"the label of {id!r}")
     return Record(id, vector, label, payload, fingerprint)
 
@@ -222,6 +223,14 @@ def check_plain(value: Any, what: str) -> Any:
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise ValueError(f"{what} is {value}, which does not fit 64 bits; keep it as text")
     return value
+
+
+def _of_payload(value: Any, what: str) -> Any:
+    """Return a value of a payload as `check_plain`; None for an empty cell of a table, whatever stands for it there."""
+    if is_missing(value):  # before conversion: the number behind a mask of numpy is no value
+        return None
+    value = plain_label(value)
+    return None if is_missing(value) else check_plain(value, what)
 
 
 def check_where(where: Mapping[str, Any] | None) -> dict[str, list[Any] | Range]:
