@@ -1,10 +1,11 @@
-"""Parameters of a learner that is given by its name, as a grid search sets them."""
+"""A learner that is given by its name: its parameters, as a grid search sets them, and its class in pickles."""
 
 from __future__ import annotations
 
 from typing import Any, Self
 
-from fewshot.learners.registry import as_learner
+from fewshot.learners.registry import CarriedLearner, as_learner
+from fewshot.utils.carried import carrying, unloaded
 
 PREFIX = "learner__"
 
@@ -12,7 +13,8 @@ PREFIX = "learner__"
 class ReachesLearner:
     """Mixin of estimators with a parameter `learner`, whose own parameters can be set although it is a name.
 
-    scikit-learn reaches the parameters of objects only. List it before `BaseEstimator`.
+    scikit-learn reaches the parameters of objects only. List it before `BaseEstimator`. A pickle has the class of a
+    learner that was registered by hand, so that another process finds it by its name.
     """
 
     learner: Any
@@ -37,3 +39,11 @@ class ReachesLearner:
         parent: Any = super()
         parent.set_params(**params)
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        parent: Any = super()
+        return carrying(parent.__getstate__(), CarriedLearner.of(getattr(self, "learner", None)))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        parent: Any = super()
+        parent.__setstate__(unloaded(state))

@@ -22,6 +22,7 @@ from fewshot.data.opening import as_sequence, check_paths
 from fewshot.data.preprocess import MAPS, SALIENT, Preprocessing, check_bits
 from fewshot.data.views import check_views
 from fewshot.embedding.backbones.presets import located
+from fewshot.embedding.backbones.registered import CarriedBackbone
 from fewshot.embedding.base import BaseEmbedder
 from fewshot.embedding.cache import EmbeddingCache, embed_through
 from fewshot.embedding.checkpoint import Checkpoint
@@ -30,6 +31,7 @@ from fewshot.embedding.maps import Shape
 from fewshot.embedding.network import Embedded, Loaded, choose_device, draw_items, embed_items, prepare_items
 from fewshot.embedding.sources import Source, is_trained_here, preprocessing_of, spelled
 from fewshot.errors import ArtifactError, ImageDecodeError, brief
+from fewshot.utils.carried import carrying, unloaded
 from fewshot.utils.isolation import isolated
 from fewshot.utils.pickling import with_new_parameters
 from fewshot.utils.values import ON_ERROR, OnError, check_name
@@ -46,7 +48,7 @@ class Embedder(BaseEmbedder):
 
     The network is loaded when the first image is embedded. Clones share it. It is not pickled: a copy in another
     process loads the weights again and raises if they differ. Only a network passed as `backbone` is pickled with its
-    weights.
+    weights, and a name that was given to `register_backbone` with its factory.
 
     Parameters
     ----------
@@ -298,10 +300,11 @@ class Embedder(BaseEmbedder):
         _, found_at, loaded = self._ready
         if found_at is not None and loaded is not None:
             state["_expected"] = found_at[0], loaded.fingerprint
-        return state
+        return carrying(state, CarriedBackbone.of(self.backbone))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(with_new_parameters(type(self), {"crop": None, **state}))  # older versions had no other
+        state = {"crop": None, **unloaded(state)}  # older versions had no other
+        super().__setstate__(with_new_parameters(type(self), state))
 
     def _source(self) -> Source:
         weights = None if self.weights is None else spelled(self.weights)

@@ -10,6 +10,7 @@ from sklearn.utils import Tags
 from torch import nn
 
 from fewshot.data.crop import AUTO, Crop
+from fewshot.embedding.backbones.registered import CarriedBackbone
 from fewshot.embedding.domain import Domain
 from fewshot.embedding.embedder import Embedder, Pool
 from fewshot.embedding.own import OwnEmbedder
@@ -17,6 +18,7 @@ from fewshot.images.model import FewShotModel
 from fewshot.images.saving import Saved
 from fewshot.learners.base import Learner
 from fewshot.search.snapshot import Index
+from fewshot.utils.carried import carrying
 from fewshot.utils.values import OnError
 
 
@@ -114,6 +116,9 @@ class FewShotImageClassifier(FewShotModel):
         embedder = self.backbone if isinstance(self.backbone, (Embedder, OwnEmbedder)) else Embedder()
         tags.input_tags = embedder.__sklearn_tags__().input_tags
         return tags
+
+    def __getstate__(self) -> dict[str, Any]:
+        return carrying(super().__getstate__(), CarriedBackbone.of(self.backbone))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__({"crop": None, **state})  # older versions had no other

@@ -11,10 +11,11 @@ import threading
 from collections.abc import Callable
 from functools import cache
 from importlib.metadata import entry_points
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fewshot.errors import UnknownNameError, brief
 from fewshot.learners.base import Learner
+from fewshot.utils.carried import Carried
 
 L = TypeVar("L", bound="type[Learner]")
 
@@ -28,6 +29,9 @@ _discovering, _discovered = threading.RLock(), False
 
 def register_learner(name: str, *aliases: str) -> Callable[[L], L]:
     """Class decorator that registers a `Learner` under `name`.
+
+    A pickled estimator that names a class of a script or notebook brings it along, so that ``n_jobs=2`` of scikit-learn
+    finds it. Saved folders hold no code: register it again before one is loaded in another process.
 
     Parameters
     ----------
@@ -63,6 +67,41 @@ def register_learner(name: str, *aliases: str) -> Callable[[L], L]:
         return cls
 
     return register
+
+
+class CarriedLearner(Carried):
+    """The name of a learner, pickled with its class and its other names if it is none of the library's."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(_ALIASES.get(name, name))
+
+    @classmethod
+    def of(cls, learner: object) -> CarriedLearner | None:
+        """Return it for the name of a learner; None for a learner itself.
+
+        Examples
+        --------
+        >>> CarriedLearner.of("matching").name
+        'matching'
+        """
+        return cls(learner) if isinstance(learner, str) else None
+
+    def find(self) -> Any:
+        """Return the class and its other names; None if it is the library's own or unknown."""
+        found = _LEARNERS.get(self.name)
+        if found is None or found.__module__.startswith("fewshot."):
+            return None
+        return found, [other for other, meant in _ALIASES.items() if meant == self.name]
+
+    def known(self) -> type[Learner] | None:
+        """Return the class, once plug-ins are loaded."""
+        _discover()
+        return _LEARNERS.get(_ALIASES.get(self.name, self.name))
+
+    def register(self, found: Any) -> None:
+        """Register the class under its names."""
+        cls, others = found
+        register_learner(self.name, *others)(cls)
 
 
 def _discover() -> None:

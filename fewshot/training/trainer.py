@@ -18,7 +18,7 @@ from fewshot.data.digest import digest_classes, digest_images
 from fewshot.data.images import LabeledImages
 from fewshot.data.preprocess import Preprocessing
 from fewshot.embedding.backbones import check_backbone, create_backbone, spec_of
-from fewshot.embedding.backbones.registered import find_registered
+from fewshot.embedding.backbones.registered import CarriedBackbone, find_registered
 from fewshot.embedding.checkpoint import describe_learner
 from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.network import embed, map_width
@@ -35,6 +35,7 @@ from fewshot.training.folder import LOG, lock_training, refuse_foreign_log, refu
 from fewshot.training.result import TrainResult
 from fewshot.training.run import Run
 from fewshot.training.step import Augment, Stepper, learning_rates
+from fewshot.utils.carried import carrying, unloaded
 from fewshot.utils.isolation import isolated
 from fewshot.utils.malloc import give_back_memory, keeping_memory
 from fewshot.utils.text import counted
@@ -106,6 +107,12 @@ class MetaTrainer:
         self.device = torch.device(device)
         self.callbacks = callbacks
         self.crop = check_name("crop", crop, TRAINING)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return carrying(dict(self.__dict__), CarriedBackbone.of(self._architecture))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(unloaded(state))
 
     @property
     def backbone(self) -> nn.Module:

@@ -13,6 +13,7 @@ from torch import nn
 from fewshot.embedding.backbones.limits import is_plain_name
 from fewshot.errors import brief
 from fewshot.learners.registry import list_learners
+from fewshot.utils.carried import Carried
 from fewshot.utils.values import check_count
 
 #: What most published networks were trained with.
@@ -66,7 +67,8 @@ def register_backbone(
     The name works wherever a backbone is named: `Embedder`, `FewShotImageClassifier`, `create_backbone`,
     `MetaTrainer`. Its weights are those that the factory returns, unless ``weights=`` names a file. A saved model holds
     weights and preprocessing, but no code: register the network again, before the model is loaded in another process.
-    On the command line, ``--plugin FILE.py`` runs a file that does so.
+    On the command line, ``--plugin FILE.py`` runs a file that does so. A pickled estimator that holds the name brings
+    the factory along if that can be pickled, so that ``n_jobs=2`` of scikit-learn needs nothing.
 
     Parameters
     ----------
@@ -138,8 +140,40 @@ def register_backbone(
         "interpolation": interpolation,
         "num_classes": 0,
     }
+    _add(name, factory, config)
+
+
+def _add(name: str, factory: Callable[..., nn.Module], config: dict[str, Any]) -> None:
     number = max((one.number for one in _REGISTERED.values()), default=0) + 1
     _REGISTERED[name] = Registered(factory, config, number)
+
+
+class CarriedBackbone(Carried):
+    """The name of a backbone, pickled with the factory and the preprocessing if it was registered by hand."""
+
+    @classmethod
+    def of(cls, backbone: object) -> CarriedBackbone | None:
+        """Return it for the name of a backbone; None for a network, a path or an embedder.
+
+        Examples
+        --------
+        >>> CarriedBackbone.of("resnet18").name
+        'resnet18'
+        """
+        return cls(backbone) if isinstance(backbone, str) else None
+
+    def find(self) -> Any:
+        """Return the factory and the preprocessing; None if nothing is registered."""
+        found = _REGISTERED.get(self.name)
+        return None if found is None else (found.factory, found.config)
+
+    def known(self) -> Registered | None:
+        """Return what is registered, once plug-ins are loaded."""
+        return find_registered(self.name, in_plugins=True)
+
+    def register(self, found: Any) -> None:
+        """Register the factory and the preprocessing."""
+        _add(self.name, *found)
 
 
 def find_registered(name: str, *, in_plugins: bool = False) -> Registered | None:
