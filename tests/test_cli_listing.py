@@ -62,6 +62,9 @@ def test_what_needs_no_network_loads_no_torch(tmp_path):
     commands = [
         "--version", "--help", "dmeo", "learners", "backbones", "completion bash", "show gone", "history gone",
         "undo gone", "rename gone a b", "remove gone a", "calibrate gone --clear",
+        "check gone", "predict gone a.jpg", "add gone a b.jpg", "test gone pool", "suggest gone pool",
+        "export gone --out x", "annotate pool --model gone --out a.csv", "search a.csv b.jpg --model gone",
+        "export-labels --model gone --out x",
         *(f"{name} --help" for name in COMMANDS), *(f"{name} --tpo" for name in COMMANDS), "data omniglot --help",
     ]  # fmt: skip
     ran = [sys.executable, "-c", NO_NETWORK, str(tmp_path), *commands]

@@ -27,6 +27,8 @@ from fewshot.utils.threads import wait_passively
 
 #: Defined in `fewshot.data.decode`, which is too slow to import here.
 _LIMIT = "FEWSHOT_MAX_PIXELS"
+#: Commands that name a classifier with --model.
+_BY_MODEL = ("annotate", "search", "export-labels")
 #: Longest message, in characters; longer ones are shortened.
 _LONGEST = 4000
 
@@ -64,6 +66,7 @@ def _run(options: argparse.Namespace, words: Sequence[str]) -> int:
             for plugin in options.plugin:
                 add_plugin(plugin)
         _unpack_archives(options)
+        _refuse_absent(options)
         module = import_module(f"fewshot.cli.{options.module}")
         with _largest_image(getattr(options, "max_pixels", None)):
             return int(getattr(module, in_python(options.command))(options))
@@ -104,6 +107,16 @@ def _unpack_archives(options: argparse.Namespace) -> None:
             folder = os.fspath(unpack(given))
             note(f"{given}: unpacked to {folder}")
             setattr(options, name, folder)
+
+
+def _refuse_absent(options: argparse.Namespace) -> None:
+    """Raise if there is no folder where a classifier is named; torch would take seconds to import before."""
+    named = "model" if options.command in _BY_MODEL else "dir"
+    given = getattr(options, named, None)
+    if isinstance(given, str) and options.command != "serve":  # which may begin a new one
+        from fewshot.persistence.artifact import refuse_absent
+
+        refuse_absent(given, "classifier")
 
 
 @contextmanager

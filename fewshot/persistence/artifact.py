@@ -321,6 +321,12 @@ def refuse_others(folder: str | Path, kind: str) -> None:
     check_writable(folder)
 
 
+def refuse_absent(folder: str | Path, kind: str) -> None:
+    """Raise as `load_artifact` would if there is no such folder, without what takes a while to import."""
+    if not os.path.exists(folder):
+        _read_manifest(Path(folder), kind)
+
+
 def _stamp(folder: str | Path) -> tuple[int, int] | None:
     """Return a value that changes whenever the folder is written, even with the same content.
 
