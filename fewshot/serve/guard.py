@@ -107,6 +107,8 @@ class Guard:
 
     def _check_origin(self, headers: Headers, host: str) -> None:
         problem = Problem(403, "origin", "the request comes from a page of another site")
+        cure = "a proxy must pass on the header Host with its port, as $http_host in nginx"
+        other_port = Problem(403, "origin", f"the request comes from a page of another port; {cure}")
         if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
             raise problem
         for origin in headers.getlist("origin"):
@@ -115,7 +117,7 @@ class Guard:
             if usual is None:
                 raise problem
             if rest.removesuffix(usual) != host.lower().removesuffix(usual) and name_of_host(rest) not in self._extra:
-                raise problem
+                raise other_port if name_of_host(rest) == name_of_host(host) else problem
 
     def _check_token(self, token: str, headers: Headers) -> None:
         kind, _, given = headers.get("authorization", "").partition(" ")
