@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import defaultdict
 from typing import Annotated, Any
 
+import numpy as np
 from fastapi import APIRouter, Query
 from starlette.responses import Response
 
@@ -84,12 +85,16 @@ def _suspects(view: View) -> dict[str, Any]:
     if view.learned.support is None:
         raise Problem(409, "no_examples", "the examples were not kept, so there is nothing to look at")
     frame, ids, found = view.model.audit(), view.example_ids, []
-    count, names = Counter(frame["id"]), frame["id"].tolist()
-    row_of = {name: row for row, name in enumerate(names) if count[name] == 1}  # images of an array share one
+    rows_of, embeddings = defaultdict[str, list[int]](list), view.support.embeddings
+    for row, name in enumerate(frame["id"].tolist()):
+        rows_of[name].append(row)
     for row, reason in suspects(frame)[:MOST]:
         one = frame.iloc[row]
         near = int(one["neighbour_row"])
-        shown = near if near >= 0 else row_of.get(one["duplicate_of"], -1)
+        alike = (i for i in rows_of[one["duplicate_of"]] if i != row)
+        # Copies may have one name, and so may images of an array, which differ.
+        copies = (i for i in alike if np.array_equal(embeddings[i], embeddings[row]))
+        shown = near if near >= 0 else next(copies, -1)
         found.append(
             {
                 "id": ids[row],
