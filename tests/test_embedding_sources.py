@@ -1,3 +1,6 @@
+import ast
+import copy
+import re
 import warnings
 
 import numpy as np
@@ -8,7 +11,19 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
-from fewshot import Embedder, FewShotImageClassifier, create_backbone
+from fewshot import (
+    Embedder,
+    FewShotImageClassifier,
+    MetaTrainer,
+    TrainConfig,
+    create_backbone,
+    digits,
+    embed,
+    evaluate,
+    register_backbone,
+)
+from fewshot.embedding.backbones import registered
+from fewshot.embedding.maps import Pooling
 from fewshot.embedding.sources import OFFLINE, Source, offline_file, preprocessing_of
 
 
@@ -154,3 +169,97 @@ def test_a_classification_layer_is_told_with_the_line_that_takes_it_off(make, cu
         warnings.simplefilter("error")
         found = Embedder(network, img_size=224, progress=False).transform(COLOURS[:1])
     assert found.shape[1] != 1000
+
+
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+PIXELS = r"does not say how its images were normalised, so it sees pixels from 0 to 1; set network\.pretrained_cfg = "
+
+
+def bare(channels=3):
+    with torch.random.fork_rng():
+        return nn.Sequential(nn.Conv2d(channels, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+
+
+def models_of(network):
+    yield lambda: Embedder(network, img_size=32, progress=False).transform(COLOURS[:2])
+    yield lambda: FewShotImageClassifier(network, img_size=32, progress=False).fit(COLOURS[:2], [0, 1])
+    yield lambda: evaluate(
+        "prototypical", COLOURS[:4], [0, 0, 1, 1], backbone=network, n_way=2, n_shot=1, n_query=1, n_episodes=1
+    )
+    yield lambda: embed(network, COLOURS[:2])
+
+
+@pytest.mark.parametrize("way", range(4))
+def test_a_network_that_does_not_say_how_images_were_normalised_is_told_once(way):
+    network = bare()
+    use = list(models_of(network))[way]
+    with pytest.warns(UserWarning, match=PIXELS) as told:
+        use()
+    assert len(told) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for again in models_of(network):
+            again()
+
+
+def test_a_network_whose_maps_are_compared_is_told_once_too():
+    network = bare()
+    network.forward_features = network[0]
+    with pytest.warns(UserWarning, match=PIXELS):
+        embed(Pooling(network, "maps"), COLOURS[:2])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        embed(Pooling(network, "maps"), COLOURS[:2])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.filterwarnings("error")
+def test_the_two_cures_that_the_warning_names_work(channels):
+    images, network = GREYS[:3] if channels == 1 else COLOURS[:3], bare(channels)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        kept = Embedder(network, img_size=32).transform(images)
+        fingerprint = Embedder(network, img_size=32).fingerprint
+    (said,) = re.findall(r"\{.*?\}(?= to keep)", str(told[0].message).partition("or ")[2])
+    network = copy.deepcopy(network)
+    network.pretrained_cfg = ast.literal_eval(said)
+    np.testing.assert_array_equal(Embedder(network, img_size=32).transform(images), kept)
+    assert Embedder(network, img_size=32).fingerprint == fingerprint
+    (said,) = re.findall(r"\{.*?\}(?= for ImageNet)", str(told[0].message))
+    network = copy.deepcopy(network)
+    network.pretrained_cfg = ast.literal_eval(said)
+    assert network.pretrained_cfg == IMAGENET
+    seen = Embedder(network, img_size=32).preprocessing
+    assert seen.channels == channels
+    x = torch.from_numpy(np.stack([seen(image) for image in images]) / np.float32(255))
+    x = x.unsqueeze(1) if channels == 1 else x.permute(0, 3, 1, 2)
+    mean, std = (torch.tensor(IMAGENET[name]).view(1, -1, 1, 1) for name in ("mean", "std"))
+    if channels == 1:  # of grey images, the average
+        mean, std = mean.mean(), std.mean()
+    with torch.no_grad():
+        expected = network((x - mean) / std).numpy()
+    np.testing.assert_allclose(Embedder(network, img_size=32).transform(images), expected, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_network_of_torchvision_that_says_so_sees_what_the_registered_one_does(monkeypatch):
+    monkeypatch.setattr(registered, "_REGISTERED", {})
+    with torch.random.fork_rng():
+        network = torchvision.models.resnet18()
+    network.fc = nn.Identity()
+    network.pretrained_cfg = {**IMAGENET, "crop_pct": 1.0}
+    register_backbone("mine.resnet", lambda: network)
+    images = [COLOURS[0], np.repeat(COLOURS[1], 2, 0), COLOURS[2][:, :9]]
+    expected = Embedder("mine.resnet", progress=False).transform(images)
+    np.testing.assert_allclose(Embedder(network, progress=False).transform(images), expected, atol=1e-4)
+
+
+@pytest.mark.filterwarnings("error")
+def test_training_and_what_it_has_trained_say_nothing():
+    network, data = bare(1), digits()[:300]
+    config = TrainConfig(n_episodes=1, n_way=3, val_n_episodes=1, val_n_query=1)
+    known, new = data.with_classes(range(6)), data.with_classes(range(6, 10))
+    MetaTrainer(network, config=config).fit(known, new, progress=False)
+    evaluate("prototypical", new.images, new.labels, backbone=network, n_way=3, n_query=1, n_episodes=1)
+    Embedder(network, progress=False).transform(new.images[:2])
+    MetaTrainer(Embedder(bare(1), progress=False), config=config).fit(known, new, progress=False)

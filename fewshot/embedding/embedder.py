@@ -29,7 +29,7 @@ from fewshot.embedding.checkpoint import Checkpoint
 from fewshot.embedding.domain import Domain
 from fewshot.embedding.maps import Shape
 from fewshot.embedding.network import Embedded, Loaded, choose_device, draw_items, embed_items, prepare_items
-from fewshot.embedding.sources import Source, is_trained_here, preprocessing_of, spelled
+from fewshot.embedding.sources import Source, is_trained_here, preprocessing_of, spelled, warn_of_pixels
 from fewshot.errors import ArtifactError, ImageDecodeError, brief
 from fewshot.utils.carried import carrying, unloaded
 from fewshot.utils.isolation import isolated
@@ -57,7 +57,10 @@ class Embedder(BaseEmbedder):
         or another of `fewshot.embedding.backbones.presets`, whose weights come from the hub; a repository of the
         Hugging Face hub (``hf-hub:OWNER/NAME``) or a folder in its layout (``local-dir:PATH``, which includes the
         weights); a checkpoint that `MetaTrainer` wrote; or a network. A string is a path if it ends in
-        ``.safetensors`` or starts with ``./``, ``../``, ``~/`` or ``/``, whatever files exist.
+        ``.safetensors`` or starts with ``./``, ``../``, ``~/`` or ``/``, whatever files exist. A network sees images as
+        its ``pretrained_cfg`` says, which those of timm have: ``mean``, ``std``, ``crop_pct``, ``interpolation``. If
+        that names no mean, its pixels are numbers from 0 to 1, and a warning tells how to have them normalised, unless
+        `MetaTrainer` has trained it.
     weights : path, {"offline", "random"} or None, default=None
         A local file (safetensors, or a torch state dict); "offline" for the package of the extra `offline`, the default
         of ``tf_efficientnet_lite0``, ``1`` and ``2``; or "random" for an untrained network.
@@ -398,6 +401,8 @@ class Embedder(BaseEmbedder):
 
     def _embed(self, items: Any, thumbnails: bool, on_error: str) -> Embedded:
         loaded = self._load()
+        if len(items) and isinstance(self.backbone, nn.Module):
+            warn_of_pixels(self.backbone)
         embed = partial(
             embed_items,
             loaded,

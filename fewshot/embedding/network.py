@@ -28,6 +28,7 @@ from fewshot.embedding.backbones import spec_of
 from fewshot.embedding.folding import fold_batch_norm
 from fewshot.embedding.maps import Shape, feature_map, pooling
 from fewshot.embedding.pointwise import hasten_pointwise
+from fewshot.embedding.sources import warn_of_pixels
 from fewshot.errors import ImageDecodeError
 from fewshot.utils.isolation import isolated
 from fewshot.utils.locks import new_lock
@@ -389,7 +390,8 @@ def embed(
     Parameters
     ----------
     backbone : nn.Module
-        A network that maps (n, c, h, w) to (n, d); see `create_backbone`.
+        A network that maps (n, c, h, w) to (n, d); see `create_backbone`. If its ``pretrained_cfg`` names no mean, it
+        sees pixels from 0 to 1, with a warning unless `MetaTrainer` has trained it.
     images : uint8 array of shape (n, h, w) or (n, h, w, c)
         Grey images, or colour images with channels last.
     batch_size : int, default=256
@@ -429,6 +431,7 @@ def embed(
         raise ValueError(f"batch_size is {batch_size}; expected at least 1")
     if shifts < 0:
         raise ValueError(f"shifts is {shifts}; expected at least 0")
+    warn_of_pixels(backbone)
     steps = range(-shifts, shifts + 1)
     grid = list(product(steps, steps))
     with evaluating(backbone), keeping_memory():

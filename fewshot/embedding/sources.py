@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +20,9 @@ from torch import Tensor, nn
 from fewshot.data.crop import AUTO
 from fewshot.data.preprocess import Preprocessing
 from fewshot.embedding.backbones import check_backbone, create_backbone, files_of, is_path, is_sized
-from fewshot.embedding.backbones.registered import find_registered
+from fewshot.embedding.backbones.registered import IMAGENET_MEAN, IMAGENET_STD, find_registered
 from fewshot.embedding.checkpoint import Checkpoint, stamp_of
+from fewshot.embedding.maps import Pooling
 from fewshot.errors import MissingExtraError, pip_install
 from fewshot.persistence.files import check_file
 from fewshot.persistence.tensors import read_tensors
@@ -38,6 +40,8 @@ _HEADS = ("fc", "classifier", "head", "heads")
 TRAINED_HERE = "trained_here"
 #: A first convolution with more input channels than this probably does not take images.
 _MOST_CHANNELS = 16
+#: Networks whose missing normalisation has been told.
+_TOLD: WeakSet[nn.Module] = WeakSet()
 
 
 @dataclass(frozen=True)
@@ -287,6 +291,19 @@ def preprocessing_of(network: nn.Module, img_size: int | None = None) -> Preproc
 def is_trained_here(network: nn.Module) -> bool:
     """Whether `MetaTrainer` has recorded in the network's configuration how its training images were prepared."""
     return bool((getattr(network, "pretrained_cfg", None) or {}).get(TRAINED_HERE))
+
+
+def warn_of_pixels(network: nn.Module) -> None:
+    """Warn, once for each network, if nothing says how its images were normalised; training has its own way."""
+    network = network.network if isinstance(network, Pooling) else network
+    if "mean" in (getattr(network, "pretrained_cfg", None) or {}) or is_trained_here(network) or network in _TOLD:
+        return
+    _TOLD.add(network)
+    warn(
+        "the network does not say how its images were normalised, so it sees pixels from 0 to 1; set "
+        f"network.pretrained_cfg = {{'mean': {IMAGENET_MEAN}, 'std': {IMAGENET_STD}}} for ImageNet's way, or "
+        "{'mean': (0.0,), 'std': (1.0,)} to keep this"
+    )
 
 
 def _channels(network: nn.Module, first_conv: Any) -> int | None:

@@ -194,7 +194,8 @@ def evaluate(
     y : array-like of shape (n,)
         Labels.
     backbone : nn.Module, optional
-        Network that embeds the images first, in evaluation mode.
+        Network that embeds the images first, in evaluation mode. If its ``pretrained_cfg`` names no mean, it sees
+        pixels from 0 to 1, with a warning unless `MetaTrainer` has trained it.
     n_way, n_shot, n_query : int
         Classes per episode; support and queries *per class*.
     n_episodes : int, default=600

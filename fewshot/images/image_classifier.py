@@ -30,7 +30,8 @@ class FewShotImageClassifier(FewShotModel):
     Parameters
     ----------
     backbone : str, path, nn.Module, Embedder or OwnEmbedder, default="tf_efficientnet_lite0"
-        A timm name, a checkpoint of `MetaTrainer`, a network, or an embedder.
+        A timm name, a checkpoint of `MetaTrainer`, a network, or an embedder. A network without ``pretrained_cfg`` sees
+        pixels from 0 to 1, with a warning; see `Embedder`.
     learner : str, Learner or None, default=None
         A registered name or a learner. By default the learner that a checkpoint was trained with; for other backbones
         `DiscriminantLearner`.
