@@ -28,7 +28,11 @@ FIT, EVALUATE = ("fit", "DATA", "--out", "OUT"), ("evaluate", "DATA")
         (FIT, "give bits=12 to confirm, or bits=16 if", "give --bits 12 to confirm, or --bits 16 if"),
         (FIT, "unknown_label='a b' is a class", "--unknown-label 'a b' is a class"),
         (FIT, "raise max_pixels", "raise --max-pixels"),
-        (FIT, "x; move it there, give another root, or allow_outside=True", "x; move it there, or the table above it"),
+        (
+            FIT,
+            "x; move it there, give another root, or allow_outside=True",
+            "x; give the folder above it as --root to fit, test, predict or calibrate, or move it",
+        ),
         (FIT, 'on_error="skip" leaves', "--skip-unreadable leaves"),
         (FIT, "weights of its own, with a backbone of another size", None),
         (FIT, "'img_size' and photos/max_pixels/a.png, max_pixels.csv, x/bits=12.png", None),

@@ -196,3 +196,25 @@ def test_an_image_without_a_suffix_is_answered(damaged, tmp_path, capsys):
     assert main(["predict", str(damaged[1]), str(tmp_path / "queries"), "--csv", "-", "--quiet"]) == 0
     out = capsys.readouterr().out.partition("image,")
     assert [row["image"] for row in csv.DictReader(io.StringIO("image," + out[2]))] == [f"{tmp_path}/queries/noname"]
+
+
+def test_a_table_names_images_elsewhere_if_the_root_allows_it(tmp_path, monkeypatch, capsys):
+    paths, told = write_photos(tmp_path / "photos", 3), "give the folder above it as --root to fit, test, predict"
+    (tmp_path / "tables").mkdir()
+    rows = [
+        f"{path},{path.split('/')[-2]}" for path in (*paths[:3], *(f"../photos/flower/0{i}.png" for i in (3, 4, 5)))
+    ]
+    (tmp_path / "tables" / "list.csv").write_text("\n".join(["path,label", *rows]))
+    monkeypatch.chdir(tmp_path)
+    fit = ["fit", "tables/list.csv", "--out", "model", *NETWORK, "--quiet"]
+    assert main(fit) == 2
+    assert told in capsys.readouterr().err
+    assert main([*fit, "--root", "photos"]) == 0
+    for command in (["test", "model"], ["predict", "model"], ["calibrate", "model"]):
+        assert main([*command, "tables/list.csv"]) == 2
+        assert told in capsys.readouterr().err
+        status = main([*command, "tables/list.csv", "--root", "/"])
+        said = capsys.readouterr().err
+        assert status == 0 or (command[0] == "calibrate" and told not in said)  # which wants more classes
+    assert main(["fit", "photos", "--out", "other", *NETWORK, "--root", "."]) == 2
+    assert "--root are about tables; leave them out" in capsys.readouterr().err

@@ -232,6 +232,17 @@ def test_row_63_a_path_may_not_lead_out_of_the_root(tmp_path):
     assert len(LabeledImages.from_table(frame, root=tmp_path / "data")) == len(inside)
 
 
+def test_relative_paths_start_at_the_root_or_else_at_the_table(tmp_path):
+    put(tmp_path, "photos/a.png", "tables/b.png", "tables/photos/a.png")
+    table = tmp_path / "tables" / "list.csv"
+    table.write_text("path,label\nphotos/a.png,x\n../photos/a.png,x\nb.png,y\nnone.png,y\n")
+    found = LabeledImages.from_table(table, root=tmp_path).images.tolist()
+    wanted = ["photos/a.png", "tables/../photos/a.png", "tables/b.png", "none.png"]
+    assert found == [str(tmp_path / path) for path in wanted]
+    with pytest.raises(ValueError, match="lies outside"):
+        LabeledImages.from_table(table)
+
+
 def test_a_data_frame_is_taken_by_its_rows_whatever_its_index(tmp_path):
     frame = pd.DataFrame({"path": list("abcd"), "label": [3, 1, 3, 2], "split": ["x", "y", "x", "y"]})
     frame = frame.set_index(pd.Index([40, 7, 7, 0]))

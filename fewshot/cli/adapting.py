@@ -24,7 +24,9 @@ def adapt(options: argparse.Namespace) -> int:
     on_error = "skip" if options.skip_unreadable else "raise"
     embedder = make_embedder(options).set_params(on_error=on_error)
     _ = embedder.network  # fail now, not after scanning a folder of images
-    data: Any = list_paths([options.data], True) if options.unlabelled else open_data(options.data, options)[0]
+    data: Any = (
+        list_paths([options.data], True, options.root) if options.unlabelled else open_data(options.data, options)[0]
+    )
     start = time.perf_counter()
     domain = adapt_embedder(embedder, data, shrinkage=options.shrinkage).domain
     domain.save(out)

@@ -51,12 +51,14 @@ def open_data(
 
 def _opened(source: str, split: str | None, options: argparse.Namespace) -> LabeledImages:
     """Return labelled images, from the columns of a table that the options name."""
-    names = {name: getattr(options, name, None) for name in ("path_column", "label_column")}
+    names = {name: getattr(options, name, None) for name in ("path_column", "label_column", "root")}
     given = {name: value for name, value in names.items() if value is not None}
     if not given:
         return LabeledImages.open(source, split)
     if Path(source).is_dir():
-        raise ValueError(f"{source} is a folder, and --path-column and --label-column are about tables; leave them out")
+        raise ValueError(
+            f"{source} is a folder, and --path-column, --label-column and --root are about tables; leave them out"
+        )
     return LabeledImages.from_table(source, split=split, **given)
 
 

@@ -171,7 +171,7 @@ def predict(options: argparse.Namespace) -> int:
     """Classify images; exit with 1 if one could not be read."""
     model = load(options).set_params(on_error="unknown")
     promise = _promise(model, options)
-    images = list_paths(options.images)
+    images = list_paths(options.images, root=options.root)
     if options.tiles:
         images = [part for image in images for part in _tiles(image, options.tiles)]
     answers = model.answer(images, top=max(options.top, 3 if options.report else 1), promise=promise)
@@ -282,18 +282,18 @@ def refuse_existing(options: argparse.Namespace) -> None:
         refuse_others(options.out, "classifier")
 
 
-def _images_in(name: str) -> list[Any]:
+def _images_in(name: str, root: str | None) -> list[Any]:
     if Path(name).is_dir():
         return list_images(name)
-    return list_marked(name) if Path(name).suffix.lower() in (".csv", ".json") else [name]
+    return list_marked(name, root) if Path(name).suffix.lower() in (".csv", ".json") else [name]
 
 
-def list_paths(given: list[str], skip_unreadable: bool = False) -> list[Any]:
-    """Return the given image files, and the images in given folders, tables and files of boxes.
+def list_paths(given: list[str], skip_unreadable: bool = False, root: str | None = None) -> list[Any]:
+    """Return the given image files, and the images in given folders, tables (of paths below `root`) and files of boxes.
 
     Raise for a file that is given and missing, which is a slip. One that a table names is treated like a damaged image.
     """
-    found = [_images_in(name) for name in given]
+    found = [_images_in(name, root) for name in given]
     paths = [path for images in found for path in images]
     if not paths:
         state = "is a saved classifier" if is_artifact(given[0]) else "holds no image"

@@ -104,6 +104,11 @@ SHARED: dict[str, dict[str, Any]] = {
         "help": "refuse images with more pixels (default: $FEWSHOT_MAX_PIXELS, or 268435456)",
     },
     "--path-column": {"metavar": "NAME", "help": "column of a table with the paths (default: path)"},
+    "--root": {
+        "metavar": "DIR",
+        "help": "folder that the paths of a table may not lead out of, and where relative ones start; / for any path "
+        "(default: that of the table)",
+    },
     "--label-column": {"metavar": "NAME", "help": "column of a table with the labels (default: label)"},
     "--quiet": {**_ON, "help": "no progress bar"},
     "--seed": {"type": seed, "default": 0, "help": "seed of what is drawn at random (default: %(default)s)"},
@@ -186,7 +191,7 @@ def fit_options(fit: argparse.ArgumentParser) -> None:
     )
     shared(fit, "folder")
     fit.add_argument("--out", required=True, metavar="DIR", help="folder for the classifier")
-    shared(fit, "--split", *COLUMNS)
+    shared(fit, "--split", *COLUMNS, "--root")
     backbone(fit)
     shared(fit, "--domain", "--cache", "--learner")
     fit.add_argument(
@@ -205,7 +210,7 @@ def adapt_options(adapt: argparse.ArgumentParser) -> None:
     )
     shared(adapt, "data")
     adapt.add_argument("--out", required=True, metavar="FILE", help="file for the domain, such as domain.safetensors")
-    shared(adapt, "--split")
+    shared(adapt, "--split", "--root")
     adapt.add_argument("--unlabelled", action="store_true", help="DATA is a folder of images of unknown classes")
     adapt.add_argument(
         "--shrinkage", type=number(0.001, 1), metavar="S", help="(default: chosen by leaving classes out)"
@@ -264,7 +269,7 @@ def predict_options(predict: argparse.ArgumentParser) -> None:
         "--by-class", action="store_true", help="promise it for each class, from nine images on for 0.9"
     )
     predict.add_argument("--held-out", metavar="DATA", help="labelled images to base it on, instead of those learned")
-    shared(predict, "--split")
+    shared(predict, "--split", "--root")
     predict.add_argument(
         "--tiles",
         type=whole(8, 2**16),
@@ -283,7 +288,7 @@ def test_options(test: argparse.ArgumentParser) -> None:
         "each class, and with --report the mistakes. Images of classes that it does not know are counted apart."
     )
     shared(test, "dir", "folder")
-    shared(test, "--split", *COLUMNS, "--skip-unreadable")
+    shared(test, "--split", *COLUMNS, "--root", "--skip-unreadable")
     report(test, "pictures of the mistakes")
     shared(test, *TABLES, *EMBEDDING)
 
@@ -331,7 +336,7 @@ def calibrate_options(calibrate: argparse.ArgumentParser) -> None:
     )
     shared(calibrate, "dir")
     calibrate.add_argument("data", metavar="DATA", nargs="?", help=_DATA)
-    shared(calibrate, "--split", *COLUMNS, "--skip-unreadable")
+    shared(calibrate, "--split", *COLUMNS, "--root", "--skip-unreadable")
     calibrate.add_argument(
         "--false-accepts", type=number(0, 99.9), metavar="PERCENT",
         help="percentage of unknown images that --reject auto accepts as known (default: that of the last calibration, "

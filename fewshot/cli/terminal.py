@@ -36,7 +36,9 @@ _RED, _YELLOW = "31", "33"
 _PHRASES = {
     "weights='reference'": "--reference",
     "train it with MetaTrainer, or pass load_learner(checkpoint)": "train it with fewshot train, and give --from",
-    "move it there, give another root, or allow_outside=True": "move it there, or the table above it",
+    "move it there, give another root, or allow_outside=True": (
+        "give the folder above it as --root to fit, test, predict or calibrate, or move it"
+    ),
     "give the learner temperature=None, or scale embeddings to unit length": (
         "choose --learner cosine-prototypical or discriminant, or run fewshot calibrate"
     ),

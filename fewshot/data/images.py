@@ -245,7 +245,8 @@ class LabeledImages:
             All values of a CSV file are read as strings. Labels are taken without blanks around them, and in one
             Unicode form (NFC), as names of folders are.
         root : path, optional
-            Base of relative paths; by default the folder of the CSV file, or the working directory.
+            Base of relative paths; by default, and for paths that lead to nothing there, the folder of the CSV file, or
+            the working directory.
         split : str, optional
             Use only the rows of this split.
         allow_outside : bool, default=False

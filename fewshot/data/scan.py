@@ -163,9 +163,9 @@ def read_image_table(
     """Return paths and labels of a CSV file or data frame with columns ``path``, ``label`` and optionally ``split``.
 
     With columns ``x``, ``y``, ``w`` and ``h`` images are these boxes of the pictures; see `BoxedImage`. Relative paths
-    start at `root`, by default the folder of the CSV file, or the working directory. Labels are taken without blanks
-    around them, and in one Unicode form (NFC). A backslash separates folders, as on Windows, unless a file has one in
-    its name.
+    start at `root`; by default, and if they lead to nothing there, at the folder of the CSV file, or the working
+    directory. Labels are taken without blanks around them, and in one Unicode form (NFC). A backslash separates
+    folders, as on Windows, unless a file has one in its name.
 
     Raises
     ------
@@ -176,9 +176,10 @@ def read_image_table(
 
     name = "the table" if isinstance(table, pd.DataFrame) else str(table)
     if isinstance(table, pd.DataFrame):
-        frame, base = table, Path(root or ".")
+        frame, home = table, Path()
     else:
-        frame, base = read_csv(Path(table)), Path(root or Path(table).parent)
+        frame, home = read_csv(Path(table)), Path(table).parent
+    base = Path(root or home)
     if missing := [column for column in (path_column, label_column) if column not in frame.columns]:
         raise ValueError(
             f"{name} has no column {missing[0]!r}; expected path, label and optionally split, or names of the first "
@@ -189,7 +190,7 @@ def read_image_table(
         empty = np.flatnonzero(frame[column].isna() | (frame[column].astype(str).str.strip() == ""))
         if len(empty):
             raise ValueError(f"{name} has no {column} in row {frame.index[empty[0]]}; give every row both")
-    paths: list[Any] = [_inside(base, str(path), name, allow_outside) for path in frame[path_column]]
+    paths: list[Any] = [_inside(base, str(path), name, allow_outside, home) for path in frame[path_column]]
     if has_boxes(list(frame.columns)):
         paths = boxed(paths, {column: frame[column].tolist() for column in COLUMNS}, name)
     labels = as_labels(frame[label_column], name=f"the column {label_column} of {name}", any_type=True)
@@ -203,11 +204,11 @@ def read_image_table(
     return np.array(paths, dtype=object), labels
 
 
-def list_marked(path: str | Path) -> list[Any]:
+def list_marked(path: str | Path, root: str | Path | None = None) -> list[Any]:
     """Return the images that a table names in the column ``path``, or the boxes in it or in a JSON file, unlabelled."""
     if Path(path).suffix.lower() == ".json":
         return list(read_marked(path)[0])
-    return list(read_image_table(path, None, None, False, "path", "path")[0])
+    return list(read_image_table(path, root, None, False, "path", "path")[0])
 
 
 def clean_label(text: str) -> str:
@@ -297,9 +298,11 @@ def _beginning(path: Path, encoding: str) -> tuple[str, int]:
     return max(",;\t", key=line.count), n_blank
 
 
-def _inside(base: Path, path: str, name: str, allow_outside: bool) -> str:
-    start = "" if base == Path() else base  # no "./": answers are joined with the table on its paths
+def _inside(base: Path, path: str, name: str, allow_outside: bool, home: Path) -> str:
+    start, from_home = ("" if at == Path() else at for at in (base, home))  # no "./": answers are joined on the paths
     full = os.path.join(start, path)
+    if not os.path.lexists(full) and os.path.lexists(os.path.join(from_home, path)):
+        full = os.path.join(from_home, path)
     if "\\" in path and not os.path.lexists(full):  # a list that was made on Windows
         other = os.path.join(start, path.replace("\\", "/"))
         full = other if os.path.lexists(other) else full
