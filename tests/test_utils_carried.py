@@ -35,7 +35,8 @@ from fewshot.errors import UnknownNameError
 from fewshot.learners import registry
 from fewshot.learners.soft_k_means import SoftKMeansLearner
 from fewshot.utils import carried
-from fewshot.utils.carried import Carried
+from fewshot.utils.carried import Carried, all_carried, know
+from fewshot.utils.executors import Joblib
 
 DATA = digits()[:120]
 X = DATA.images.reshape(len(DATA), -1) / 255
@@ -139,6 +140,28 @@ def test_workers_know_what_was_registered_and_what_has_taken_its_place():
         pipeline = make_pipeline(Embedder("mine"), LogisticRegression())
         found = cross_val_score(pipeline, DATA.images, DATA.labels, n_jobs=2, **how)
         np.testing.assert_array_equal(found, cross_val_score(pipeline, DATA.images, DATA.labels, **how))
+
+
+def shape_of(images):
+    FewShotClassifier("mm").fit(X, DATA.labels)
+    return Embedder("mine").transform(images).shape
+
+
+def test_a_process_is_told_all_that_was_registered_by_hand():
+    small(), mine()
+    data = all_carried()
+    assert data == all_carried()  # so that workers are kept
+    forget()
+    know(data)
+    assert shape_of(DATA.images[:2]) == (2, 6)
+    forget()
+    assert b"mymine" not in all_carried()
+
+
+def test_grids_and_annotations_have_the_names_in_their_processes():
+    small(), mine()
+    found = dict(Joblib(2).map(shape_of, [(DATA.images[:2],), (DATA.images[:3],)]))
+    assert found == {0: (2, 6), 1: (3, 6)}
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,11 @@ class CarriedLearner(Carried):
         """
         return cls(learner) if isinstance(learner, str) else None
 
+    @classmethod
+    def names(cls) -> list[str]:
+        """Return the names of all learners that were imported."""
+        return sorted(_LEARNERS)
+
     def find(self) -> Any:
         """Return the class and its other names; None if it is the library's own or unknown."""
         found = _LEARNERS.get(self.name)

@@ -31,8 +31,19 @@ class Carried(ABC):
     #: What pickles have brought, by registry and name: its digest, and what was registered.
     _arrived: ClassVar[dict[tuple[type, str], tuple[str, Any]]] = {}
 
+    _kinds: ClassVar[list[type[Carried]]] = []
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        Carried._kinds.append(cls)
+
     def __init__(self, name: str) -> None:
         self.name = name
+
+    @classmethod
+    @abstractmethod
+    def names(cls) -> list[str]:
+        """Return all names in the registry, without other names for the same."""
 
     @abstractmethod
     def find(self) -> Any:
@@ -74,6 +85,17 @@ def carrying(state: dict[str, Any], *names: Carried | None) -> dict[str, Any]:
 def unloaded(state: dict[str, Any]) -> dict[str, Any]:
     """Return the state, for ``__setstate__``, without the names, which are registered by now."""
     return {key: value for key, value in state.items() if key != _KEY}
+
+
+def all_carried() -> bytes:
+    """Return all names that were registered by hand, with what they stand for, for `know` in another process."""
+    found = [kind(name) for kind in Carried._kinds for name in kind.names()]
+    return pickle.dumps([one for one in found if one.find() is not None])
+
+
+def know(data: bytes) -> None:
+    """Register what `all_carried` has packed in the process that started this one."""
+    pickle.loads(data)
 
 
 def _packed(carried: Carried) -> bytes | None:

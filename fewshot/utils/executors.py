@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from fewshot.errors import missing
+from fewshot.utils.carried import all_carried, know
 from fewshot.utils.threads import passive_waiting, wait_passively
 from fewshot.utils.values import check_name
 
@@ -120,7 +121,8 @@ class Joblib(Executor):
             return_as="generator_unordered",
             batch_size=1,
             pre_dispatch="all",
-            initializer=wait_passively,
+            initializer=_begin,
+            initargs=(all_carried(),),  # equal bytes keep the processes of an earlier call
         )
         yield from run(delayed(_numbered)(i, function, arguments) for i, arguments in tasks.items())
 
@@ -156,7 +158,8 @@ class Ray(Executor):
         ours = {name: value for name, value in os.environ.items() if name.startswith("FEWSHOT_")}
         runtime = {"env_vars": passive_waiting() | ours}
         remote = self.ray.remote(num_cpus=1, max_retries=5, runtime_env=runtime)(_flat)
-        waiting = {remote.remote(function, *arguments): i for i, arguments in enumerate(tasks)}
+        names = self.ray.put(all_carried())
+        waiting = {remote.remote(names, function, *arguments): i for i, arguments in enumerate(tasks)}
         while waiting:
             (done,), _ = self.ray.wait(list(waiting), num_returns=1)
             i = waiting.pop(done)
@@ -199,8 +202,15 @@ def _numbered(i: int, function: Callable[..., Any], arguments: Arguments) -> tup
     return i, attempt(function, arguments)
 
 
-def _flat(function: Callable[..., Any], *arguments: Any) -> Any:
+def _begin(names: bytes) -> None:
+    """Prepare a process, before it imports torch, and tell it what was registered by hand."""
+    wait_passively()
+    know(names)
+
+
+def _flat(names: bytes, function: Callable[..., Any], *arguments: Any) -> Any:
     """Run a task whose arrays Ray has already put in their places."""
+    know(names)
     return attempt(function, arguments)
 
 

@@ -162,6 +162,11 @@ class CarriedBackbone(Carried):
         """
         return cls(backbone) if isinstance(backbone, str) else None
 
+    @classmethod
+    def names(cls) -> list[str]:
+        """Return all names that are registered."""
+        return registered_names()
+
     def find(self) -> Any:
         """Return the factory and the preprocessing; None if nothing is registered."""
         found = _REGISTERED.get(self.name)
