@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+import time
 import zipfile
 from html.parser import HTMLParser
 from importlib.resources import files
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 from fewshot import FewShotImageClassifier
+from fewshot.serve.problems import Problem
 from tests.browser import accessible, browsing, choose, see
 from tests.photographs import photos, quick_embedder, write_photos
 from tests.serving import QUICK, png, process, running, taught
@@ -471,12 +473,12 @@ def test_pictures_are_dropped_from_the_desktop_and_pasted_from_the_clipboard(tmp
         assert not page.errors
 
 
-def drop(page, paths):
-    """Drag files from the desktop into the window, as the browser itself is told to by the system."""
+def drop(page, paths, over=True):
+    """Drag files from the desktop into the window, as the browser itself is told to; maybe too quickly to be seen."""
     session = page.context.new_cdp_session(page)
     data = {"items": [], "files": list(map(str, paths)), "dragOperationsMask": 1}
     for kind in ("dragEnter", "dragOver", "drop"):
-        if kind == "drop":
+        if kind == "drop" and over:
             page.locator("body.dropping").wait_for()
         session.send("Input.dispatchDragEvent", {"type": kind, "x": 600, "y": 400, "data": data})
 
@@ -530,6 +532,154 @@ def test_a_folder_of_folders_is_taught_and_a_batch_is_labelled_by_keys(tmp_path)
         counts = {one["name"]: one["examples"] for one in client.get("/v1/classes").json()["classes"]}
         assert sorted(counts) == ["flower", "temple"]
         assert sum(counts.values()) == 7
+        assert not page.errors
+
+
+def slowed(client, monkeypatch, seconds=0.6):
+    """Let each change of a service take a while."""
+    change = client.workshop.change
+
+    def slow(*args):
+        time.sleep(seconds)
+        return change(*args)
+
+    monkeypatch.setattr(client.workshop, "change", slow)
+
+
+def sizes(client):
+    """Number of examples of each class."""
+    return {one["name"]: one["examples"] for one in client.get("/v1/classes").json()["classes"]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["key", "button", "frame", "control-z"])
+def test_undo_of_a_label_that_is_being_saved_waits_for_it(tmp_path, monkeypatch, way):
+    batch = write_photos(tmp_path / "new", 3, seed=4)
+    with running(taught(tmp_path / "m", 3)) as client, browsing(f"{client.base_url}/#next") as page:
+        choose(page, batch)
+        page.get_by_text("0 pictures labelled, 6 left").wait_for()
+        page.keyboard.press("1")
+        page.get_by_text("1 picture labelled, 5 left").wait_for()
+        one = sizes(client)
+        slowed(client, monkeypatch)
+        press = {
+            "key": lambda: page.keyboard.press("u"),
+            "button": lambda: page.locator(".label-work").get_by_role("button", name="Undo").click(),
+            "frame": lambda: page.locator("#tools").get_by_role("button", name="Undo").click(),
+            "control-z": lambda: page.keyboard.press("Control+z"),
+        }[way]
+        page.keyboard.press("2")
+        press()
+        page.locator(".toast", has_text="Undone").wait_for()
+        page.get_by_text("1 picture labelled, 5 left").wait_for()
+        assert sizes(client) == one
+        page.keyboard.press("2")
+        for _ in range(2):
+            press()
+        page.get_by_text("0 pictures labelled, 6 left").wait_for()
+        assert sizes(client) == {"flower": 3, "temple": 3}
+        assert page.locator(".toast.bad").count() == 0
+
+
+@pytest.mark.slow
+def test_what_cannot_be_taken_while_a_label_is_being_saved_is_told(tmp_path, monkeypatch):
+    batch = write_photos(tmp_path / "new", 3, seed=4)
+    with running(taught(tmp_path / "m", 3)) as client, browsing(f"{client.base_url}/#next") as page:
+        choose(page, batch)
+        page.get_by_text("0 pictures labelled, 6 left").wait_for()
+        slowed(client, monkeypatch)
+        for key, told in (("2", "“temple”"), ("s", "“Skip”"), ("Enter", "Enter")):
+            page.keyboard.press("1")
+            page.locator(".label-work[aria-busy=true]").wait_for()
+            page.keyboard.press(key)
+            page.get_by_text(f"{told} was not taken").wait_for()
+            page.locator(".label-work:not([aria-busy])").wait_for()
+        page.get_by_text("3 pictures labelled, 3 left").wait_for()
+        assert sizes(client) == {"flower": 6, "temple": 3}
+        page.keyboard.press("1")
+        page.keyboard.press("n")
+        page.keyboard.type("hero")
+        page.get_by_text("4 pictures labelled, 2 left").wait_for()
+        page.keyboard.type("n")
+        assert page.get_by_label("Another class").input_value() == "heron", "a name that is being typed stays"
+        page.keyboard.press("Enter")
+        page.get_by_text("5 pictures labelled, 1 left").wait_for()
+        page.keyboard.press("1")
+        drop(page, write_photos(tmp_path / "more", 1, seed=7), over=False)
+        drop(page, write_photos(tmp_path / "most", 1, seed=8), over=False)
+        page.get_by_text("6 pictures labelled, 4 left").wait_for()
+        assert sizes(client) == {"flower": 8, "heron": 1, "temple": 3}
+        for left in range(3, -1, -1):
+            page.keyboard.press("2")
+            page.get_by_text(f"pictures labelled, {left} left" if left else "All labelled").wait_for()
+        page.keyboard.press("u")  # where all is done
+        page.get_by_text("9 pictures labelled, 1 left").wait_for()
+        assert sizes(client) == {"flower": 8, "heron": 1, "temple": 6}
+        monkeypatch.undo()
+        client.patch("/v1/classes", params={"name": "heron"}, json={"name": "egret"})
+        page.keyboard.press("u")
+        page.locator(".toast.bad", has_text="Someone else has changed the classifier").wait_for()
+        page.keyboard.press("u")
+        page.locator(".toast.bad", has_text="Something else was changed since this label").wait_for()
+        assert sizes(client) == {"flower": 8, "egret": 1, "temple": 6}
+
+
+@pytest.mark.slow
+def test_a_label_that_is_refused_takes_its_undo_along(tmp_path, monkeypatch):
+    batch = write_photos(tmp_path / "new", 3, seed=4)
+    with running(taught(tmp_path / "m", 3)) as client, browsing(f"{client.base_url}/#next") as page:
+        choose(page, batch)
+        page.get_by_text("0 pictures labelled, 6 left").wait_for()
+        page.keyboard.press("1")
+        page.get_by_text("1 picture labelled, 5 left").wait_for()
+
+        def refuse(*_):
+            time.sleep(0.3)
+            raise Problem(507, "full", "the disk is full")
+
+        for press, told in (("u", "Nothing was undone"), ("Control+z", "nothing to undo")):
+            with monkeypatch.context() as patch:
+                patch.setattr(client.workshop, "change", refuse)
+                page.keyboard.press("2")
+                page.keyboard.press(press)
+                page.locator(".toast.bad", has_text="The disk is full").first.wait_for()
+                page.locator(".toast.bad", has_text=told).wait_for()
+        page.get_by_text("1 picture labelled, 5 left").wait_for()
+        assert sizes(client) == {"flower": 4, "temple": 3}
+
+
+@pytest.mark.slow
+def test_pictures_dropped_while_others_are_taught_are_not_lost_and_a_second_click_is_the_first(tmp_path, monkeypatch):
+    paths = write_photos(tmp_path / "old", 3)
+    with running(tmp_path / "m") as client, browsing(str(client.base_url)) as page:
+        slowed(client, monkeypatch)
+        choose(page, paths[:3])
+        page.get_by_label("Name of the class").fill("one")
+        page.get_by_role("button", name="Teach 3 pictures").click()
+        choose(page, paths[3:5])
+        page.get_by_label("Name of the class").fill("two")
+        page.get_by_text("one is known").wait_for()
+        page.get_by_role("button", name="Teach 2 pictures").click()
+        page.get_by_text("two is known").wait_for()
+        assert sizes(client) == {"one": 3, "two": 2}
+        for folder, seed in (("a", 4), ("b", 5)):
+            write_photos(tmp_path / folder, 1, seed=seed)
+        choose(page, tmp_path / "a", "Choose a folder")
+        page.get_by_role("button", name="Teach 2 classes").click()
+        drop(page, sorted((tmp_path / "b").iterdir()), over=False)
+        page.locator(".toast", has_text="These folders are shown once").wait_for()
+        page.get_by_role("button", name="Teach 2 classes").click()
+        page.locator(".class-card", has_text="flower").get_by_text("2 pictures").wait_for()
+        page.locator(".class-card", has_text="temple").get_by_text("2 pictures").wait_for()
+        assert sizes(client) == {"flower": 2, "one": 3, "temple": 2, "two": 2}
+        see(page, "Classes")
+        page.locator(".class-card", has_text="one").click()
+        page.get_by_role("button", name=re.compile("^Picture ")).first.click()
+        page.get_by_role("button", name="Remove this picture").dblclick()
+        page.locator(".toast", has_text="Picture removed").wait_for()
+        page.get_by_role("dialog").wait_for(state="detached")
+        assert sizes(client)["one"] == 2
+        assert page.locator(".toast.bad").count() == 0
         assert not page.errors
 
 

@@ -112,7 +112,7 @@ function listen() {
     if (document.querySelector("dialog[open]")) return;
     if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z" && !isField(event.target) && !state.readOnly) {
       event.preventDefault();
-      if (event.shiftKey ? state.model.can_redo : state.model.can_undo) (event.shiftKey ? redo : undo)();
+      (event.shiftKey ? redo : undo)();
     } else if (!event.ctrlKey && !event.metaKey && !event.altKey && !isField(event.target)) shown?.key?.(event);
   });
 }

@@ -20,15 +20,69 @@ export async function attempt(act) {
   }
 }
 
-/** Change something, and offer to undo it. Return the answer, or undefined if it was refused. */
-export async function change(method, path, options, said) {
-  return attempt(async () => {
-    const answer = await ask(method, path, options);
+//: What this page is changing now, oldest first: promises of what `attempt` returns.
+const underWay = new Set();
+
+//: What is told of something that waits, and after how many milliseconds.
+const WAITS = "This is done as soon as the change before is saved.";
+const PATIENCE = 400;
+
+/** Make a change at once, then look again; what follows in turn waits for both. Return what `attempt` does. */
+export function saving(act) {
+  return during(async () => {
+    try {
+      const found = await act();
+      await attempt(() => state.refresh());
+      return found;
+    } catch (error) {
+      await state.refresh().catch(() => {}); // of several parts, the first ones may be saved
+      throw error;
+    }
+  });
+}
+
+function during(act) {
+  const mine = attempt(act);
+  underWay.add(mine);
+  document.body.classList.add("saving");
+  return mine.finally(() => {
+    underWay.delete(mine);
+    document.body.classList.toggle("saving", underWay.size > 0);
+  });
+}
+
+/** Make a change after those under way; `act` gets whether the last of them was made, or true. */
+function inTurn(act, waiting) {
+  const before = [...underWay];
+  return during(async () => {
+    const timer = before.length && setTimeout(() => say(waiting), PATIENCE);
+    const done = await Promise.all(before);
+    clearTimeout(timer);
+    return act(done.length === 0 || done.at(-1) !== undefined);
+  });
+}
+
+//: Changes by `change` that are under way, by what they ask for.
+const asked = new Map();
+
+/**
+ * Change something, and offer to undo it. Return the answer, or undefined if it was refused. `match: true` in the options
+ * is the version that the page shows, after its own changes under way; the same again, such as a second click, is one.
+ */
+export function change(method, path, { match, ...options }, said) {
+  const key = options.body ?? JSON.stringify([method, path, options.query, options.json]);
+  if (!asked.has(key)) asked.set(key, changed(method, path, match, options, said).finally(() => asked.delete(key)));
+  return asked.get(key);
+}
+
+function changed(method, path, match, options, said) {
+  return inTurn(async () => {
+    const answer = await ask(method, path, { ...options, match: match && state.model.version });
     await state.refresh();
     const text = typeof said === "function" ? said(answer) : said;
     if (text) say(text, { action: state.model.can_undo ? ["Undo", undo] : null });
     return answer;
-  });
+  }, WAITS);
 }
 
 //: Most earlier versions that a folder keeps, and so most changes that can be undone.
@@ -45,16 +99,21 @@ export function undoing(n) {
       await state.refresh();
     }
     say("Undone.");
+    return true;
   };
-  return ["Undo", () => attempt(act)];
+  return ["Undo", () => inTurn(act, WAITS)];
 }
 
-const step = (path, done) => () =>
-  attempt(async () => {
-    await ask("POST", path, { match: state.model.version });
+/** Return a function that undoes or redoes after what is under way; a refused change takes the undo of it along. */
+const step = (path, done, can) => () =>
+  inTurn(async (wasMade) => {
+    if (!wasMade) return say(`The change before was not made, so there is nothing to ${path}.`, { kind: "bad" });
+    if (!state.model[can]) return say(`There is nothing to ${path}.`, { kind: "bad" });
+    const answer = await ask("POST", path, { match: state.model.version });
     await state.refresh();
     say(done);
-  });
+    return answer;
+  }, WAITS);
 
-export const undo = step("undo", "Undone.");
-export const redo = step("redo", "Done again.");
+export const undo = step("undo", "Undone.", "can_undo");
+export const redo = step("redo", "Done again.", "can_redo");

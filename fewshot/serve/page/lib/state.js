@@ -20,6 +20,7 @@ class State extends EventTarget {
   known = new Map();
   looking = new Set();
   offered = [];
+  seen = 0;
 
   get readOnly() {
     return !this.model || this.model.read_only;
@@ -39,7 +40,10 @@ class State extends EventTarget {
 
   /** Look again, and tell the views if something is new. */
   async refresh() {
+    const turn = (this.asked = (this.asked ?? 0) + 1);
     const [model, listed] = await Promise.all([ask("GET", "model"), ask("GET", "classes", { query: { thumbnails: 12, limit: MOST } })]);
+    if (turn < this.seen) return; // what was asked for later is here already
+    this.seen = turn;
     const before = JSON.stringify([this.model, this.classes]);
     this.model = model;
     this.classes = listed.classes;

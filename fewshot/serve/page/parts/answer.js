@@ -1,7 +1,7 @@
 // An answer to a picture: what it is, how sure, why, and "no, this is ...".
 
 import { ask, form } from "../lib/api.js";
-import { attempt, undoing } from "../lib/changes.js";
+import { saving, undoing } from "../lib/changes.js";
 import { fill, h, heldElsewhere, icon, percent, sentence } from "../lib/dom.js";
 import { state } from "../lib/state.js";
 import { dialog } from "./dialogs.js";
@@ -33,6 +33,7 @@ export function verdict(answer) {
 export class AnswerPanel {
   constructor({ onlearned, onfocus }) {
     this.onlearned = onlearned;
+    this.busy = false;
     this.body = h("div", { class: "answer-body", "aria-live": "polite" });
     this.right = classField("No, this is …", { placeholder: "the right class" });
     this.right.input.addEventListener("focus", () => onfocus?.());
@@ -82,21 +83,24 @@ export class AnswerPanel {
     const name = this.right.value;
     const answer = this.item?.answer;
     const others = (answer?.top ?? []).map((one) => one.label).filter((label) => answer.unknown || label !== answer.label).slice(0, 5);
-    fill(this.known, (others.length ? others : []).map((label) => h("button", { type: "button", class: "chip", onclick: () => this.correct(label) }, label)));
-    fill(this.submit, h("span", {}, name && !state.knows(name) ? "Teach as new" : "Correct"));
+    fill(this.known, (others.length ? others : []).map((label) => h("button", { type: "button", class: "chip", disabled: this.busy, onclick: () => this.correct(label) }, label)));
+    fill(this.submit, h("span", {}, this.busy ? "Learning" : name && !state.knows(name) ? "Teach as new" : "Correct"));
+    this.submit.disabled = this.busy;
   }
 
   async correct(name) {
-    const { picture } = this.item ?? {};
-    if (!name || !picture || this.busy) return;
+    const { item } = this;
+    if (!name || !item?.picture || this.busy) return;
     this.busy = true;
-    const found = await attempt(() => ask("POST", "classes", { body: form([picture], { name }) }));
+    const typed = this.right.value;
+    this.drawChips();
+    const found = await saving(() => ask("POST", "classes", { body: form([item.picture], { name }) }));
     this.busy = false;
+    if (found && this.right.value === typed) this.right.value = ""; // not what was typed meanwhile
+    this.drawChips();
     if (!found) return;
-    this.right.value = "";
-    await attempt(() => state.refresh());
     say([found.learned ? `Learned: this is ${name}.` : `It knew this picture as ${name} already.`, heldElsewhere(found.elsewhere)].filter(Boolean).join(" "), { action: undoing(found.learned ? 1 : 0) });
-    this.onlearned?.(this.item, name);
+    this.onlearned?.(item, name);
   }
 }
 

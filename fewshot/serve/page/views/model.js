@@ -63,7 +63,7 @@ export class ModelView {
 
   async load(file) {
     if (!state.isEmpty && !(await confirm("Replace the classifier?", `${file.name} takes the place of ${counted(state.model.classes, "class", "classes")}. Undo brings them back.`, "Replace"))) return;
-    await change("POST", "model/load", { body: file, type: "application/zip", match: state.model.version }, "The classifier is loaded.");
+    await change("POST", "model/load", { body: file, type: "application/zip", match: true }, "The classifier is loaded.");
   }
 }
 

@@ -2,7 +2,7 @@
 
 import { ask, form } from "../lib/api.js";
 import { sentInParts } from "../lib/batches.js";
-import { attempt, undo } from "../lib/changes.js";
+import { attempt, saving, undo } from "../lib/changes.js";
 import { button, counted, fill, h, percent, sentence, unread, withoutDigests } from "../lib/dom.js";
 import { picturesAmong, prepared, preparedAll, released } from "../lib/pictures.js";
 import { state } from "../lib/state.js";
@@ -23,17 +23,21 @@ export class NextView {
     this.queue = [];
     this.keys = [];
     this.labelled = 0;
+    this.past = []; // labels that can be undone: {item, learned, before, after}, the versions around each
+    this.turn = Promise.resolve(true);
+    this.reading = Promise.resolve();
     this.zone = dropzone("Drop pictures that have no label yet", "A folder of hundreds is fine. They stay on this computer until you name them.", (files) => this.receive(files));
     this.start = h("section", { class: "card" }, this.zone);
     this.name = classField("Another class", { placeholder: "name, then Enter" });
-    this.form = h("form", { class: "field-row", onsubmit: (event) => { event.preventDefault(); if (this.name.value) this.label(this.name.value); } }, this.name.field, h("button", { type: "submit", class: "button" }, h("span", {}, "Label")));
+    this.form = h("form", { class: "field-row", onsubmit: (event) => { event.preventDefault(); if (this.name.value) this.label(this.name.value, true); } }, this.name.field, h("button", { type: "submit", class: "button" }, h("span", {}, "Label")));
     this.stage = h("div", { class: "stage" });
     this.about = h("div", { class: "about" });
     this.choices = h("div", { class: "keys" });
     this.bar = progress("Labelled");
+    this.note = h("p", { class: "hint", role: "status" });
     this.coming = h("div", { class: "coming" });
     this.work = h("section", { class: "card label-work" }, h("div", { class: "label-left" }, this.stage, this.coming),
-      h("div", { class: "stack" }, this.bar.node, this.about, this.choices, this.form, this.name.note, h("div", { class: "row" },
+      h("div", { class: "stack" }, this.bar.node, this.note, this.about, this.choices, this.form, this.name.note, h("div", { class: "row" },
         button("Skip", () => this.skip(), { kind: "quiet", "aria-keyshortcuts": "s" }), button("Undo", () => this.back(), { kind: "quiet", "aria-keyshortcuts": "u" }), button("Stop", () => this.stop(), { kind: "quiet" })),
         h("p", { class: "hint wide-only" }, "Keys: the one beside a class, Enter for the guess, N for another name, S to skip, U to undo.")));
     this.place = h("div", {}, this.start);
@@ -42,13 +46,43 @@ export class NextView {
 
   show() {
     if (!state.model.takes_images) fill(this.place, emptiness("chip", "This classifier takes embeddings", "Programs label through the API."));
-    else if (this.current) this.draw();
+    else if (!this.busy && this.takeBack()) this.inTurn(() => this.next()); // undone elsewhere on the page
+    else if (this.current && !this.busy) this.draw();
   }
 
-  async receive(files) {
+  /** Do something after what is under way here; it gets whether that was done, and resolves to whether it was itself. */
+  inTurn(act) {
+    this.busy = (this.busy ?? 0) + 1;
+    this.work.setAttribute("aria-busy", "true");
+    fill(this.note);
+    this.turn = this.turn.then((wasDone) => attempt(() => act(wasDone))).then((done) => {
+      this.busy -= 1;
+      if (!this.busy) this.work.removeAttribute("aria-busy");
+      return done;
+    });
+    return this.turn;
+  }
+
+  /** Say that a key or button was not taken, because the picture that it is for is not shown yet. */
+  tellBusy(what) {
+    fill(this.note, `${what} was not taken: the next picture was not shown yet.`);
+  }
+
+  /** Look at pictures after those that came before. */
+  receive(files) {
     const { pictures, others } = picturesAmong(files);
-    if (pictures.length) sayLeftOut(others);
-    else return say("There is no picture among these files.", { kind: "bad" });
+    if (!pictures.length) return void say("There is no picture among these files.", { kind: "bad" });
+    sayLeftOut(others);
+    if (this.isReading) say("These pictures are looked at after the ones before.");
+    this.isReading = (this.isReading ?? 0) + 1;
+    this.reading = this.reading.then(() => this.turn).then(() => attempt(() => this.read(pictures))).then(() => {
+      this.isReading -= 1;
+      return this.inTurn(() => this.next());
+    });
+    return this.reading;
+  }
+
+  async read(pictures) {
     const bar = progress("Reading pictures");
     fill(this.place, h("section", { class: "card" }, bar.node));
     const fresh = pictures.map(({ file }) => ({ file, row: null, done: false }));
@@ -57,7 +91,6 @@ export class NextView {
     this.pool.push(...usable);
     if (usable.length < fresh.length && finished) say(unread(fresh.filter(({ row }) => !row).map(({ file, why }) => ({ name: file.name, message: why }))), { kind: "bad" });
     if (this.pool.length) await attempt(() => this.order());
-    return this.next();
   }
 
   async embed(items, onprogress) {
@@ -92,16 +125,21 @@ export class NextView {
 
   /** Show the next picture. */
   async next() {
+    if (this.isReading) return true; // what is read is seen until all is in order
     this.queue = this.queue.filter(({ item }) => !item.done && !item.skipped);
     if (!this.queue.length) await attempt(() => this.order());
     this.current = this.queue[0] ?? null;
-    if (!this.current) return this.finish();
-    if (this.picture) released([this.picture]);
-    this.picture = await prepared(this.current.item.file);
-    return this.draw();
+    if (!this.current) this.finish();
+    else {
+      if (this.picture) released([this.picture]);
+      this.picture = await prepared(this.current.item.file);
+      this.draw();
+    }
+    return true;
   }
 
   draw() {
+    if (this.isReading) return;
     if (this.place.firstChild !== this.work) fill(this.place, this.work);
     for (const name of state.names) if (!this.keys.includes(name) && this.keys.length < KEYS.length) this.keys.push(name);
     const { label, likeliest, probability, reason } = this.current;
@@ -125,46 +163,76 @@ export class NextView {
     fill(this.coming, nodes.length ? [h("span", { class: "soft" }, "Next"), nodes] : []);
   }
 
-  async label(name) {
-    if (this.busy || !this.current) return;
-    this.busy = true;
-    const { item } = this.current;
-    const found = await attempt(() => ask("POST", "classes", { body: form([this.picture], { name }) }));
-    this.busy = false;
-    if (!found) return;
-    this.name.value = "";
-    if (document.activeElement === this.name.input) this.name.input.blur();
-    Object.assign(item, { done: true });
-    this.labelled += 1;
-    this.past = [...(this.past ?? []), { item, learned: found.learned }];
-    this.current = null;
-    await attempt(() => state.refresh());
-    if ((this.since = (this.since ?? 0) + 1) >= AGAIN || found.new) await attempt(() => this.order());
-    await this.next();
+  async label(name, typed = false) {
+    if (this.busy) return this.tellBusy(`“${name}”`);
+    const { current } = this;
+    if (!current) return undefined;
+    return this.inTurn(async () => {
+      const before = state.model.version;
+      const found = await saving(async () => {
+        const answer = await ask("POST", "classes", { body: form([this.picture], { name }) });
+        this.past.push({ item: current.item, learned: answer.learned, before, after: answer.version });
+        return answer;
+      });
+      if (!found) return false;
+      if (typed && this.name.value === name) this.name.value = ""; // not what was typed meanwhile
+      if (typed && document.activeElement === this.name.input && !this.name.value) this.name.input.blur();
+      current.item.done = true;
+      this.labelled += 1;
+      this.since = (this.since ?? 0) + 1;
+      if (this.since >= AGAIN || found.new) await attempt(() => this.order());
+      return this.next();
+    });
   }
 
-  async skip() {
-    if (this.busy || !this.current) return;
+  skip() {
+    if (this.busy) return this.tellBusy("“Skip”");
+    if (!this.current) return undefined;
     this.current.item.skipped = true;
-    await this.next();
+    return this.inTurn(() => this.next());
   }
 
-  async back() {
-    const last = this.past?.pop();
-    if (!last || this.busy) return;
-    if (last.learned) await undo();
-    last.item.done = false;
-    this.labelled -= 1;
-    this.queue.unshift({ item: last.item, label: null, probability: 0, reason: "" });
-    await this.next();
+  /** Undo the last label: the one under way, once it is saved. */
+  back() {
+    const waits = this.busy > 0;
+    return this.inTurn(async (wasDone) => {
+      const last = this.past.at(-1);
+      if (waits && !wasDone) return void say("Nothing was undone: what was under way was not done.", { kind: "bad" });
+      if (!last) return void say("No label of this batch is left to undo.", { kind: "bad" });
+      if (last.learned) {
+        if (last.after !== state.model.version) return void say("Something else was changed since this label. Undo beside the name of the classifier takes that back first.", { kind: "bad" });
+        if (!(await undo())) return false;
+      }
+      if (!last.learned || !this.takeBack()) this.unlabel(this.past.length - 1);
+      return this.next();
+    });
+  }
+
+  /** Take back the labels that the present version does not hold, if one before them was returned to. */
+  takeBack() {
+    const from = this.past.findIndex(({ learned, before }) => learned && before === state.model.version);
+    if (from >= 0) this.unlabel(from);
+    return from >= 0;
+  }
+
+  unlabel(from) {
+    for (const { item } of this.past.splice(from).reverse()) {
+      item.done = false;
+      this.labelled -= 1;
+      this.queue.unshift({ item, label: null, probability: 0, reason: "" });
+    }
   }
 
   key(event) {
-    if (!this.current || this.place.firstChild !== this.work) return;
+    if (event.repeat) return; // a key that is held would name pictures unseen
+    const isWork = this.place.firstChild === this.work;
     const key = event.key.toLowerCase();
+    if (!isWork && !(key === "u" && this.past.length && !this.isReading)) return;
     const name = this.keys[KEYS.indexOf(key)];
     const isControl = event.target.closest?.("button, a, label");
-    if (key === "enter" && !isControl && this.current.label !== null) this.label(this.current.label);
+    const guess = this.current?.label ?? null;
+    if (key === "enter" && !isControl && this.busy) this.tellBusy("Enter");
+    else if (key === "enter" && !isControl && guess !== null) this.label(guess);
     else if (key === "s") this.skip();
     else if (key === "u") this.back();
     else if (key === "n") this.name.input.focus();
@@ -176,15 +244,15 @@ export class NextView {
   finish() {
     const skipped = this.pool.filter((item) => item.skipped && !item.done).length;
     fill(this.place, emptiness("next", this.labelled ? "All labelled" : "Nothing left to label", `${counted(this.labelled, "picture")} labelled${skipped ? `, ${skipped} skipped` : ""}. Pictures that it knows already are left out.`,
-      button("Another batch", () => this.stop(), { kind: "main" }), linkButton("Try it", "#try", "plain", "try")));
+      button("Another batch", () => this.stop(), { kind: "main" }), linkButton("Try it", "#try", "plain", "try"), this.past.length ? button("Undo the last label", () => this.back(), { kind: "quiet", "aria-keyshortcuts": "u" }) : null));
   }
 
+  /** Begin anew; a label under way is saved first. */
   stop() {
-    this.pool = [];
-    this.queue = [];
-    this.current = null;
-    this.labelled = 0;
-    this.past = [];
-    fill(this.place, this.start);
+    return this.inTurn(() => {
+      [this.pool, this.queue, this.past, this.current, this.labelled] = [[], [], [], null, 0];
+      fill(this.place, this.start);
+      return true;
+    });
   }
 }

@@ -1,7 +1,7 @@
 // One class: its pictures; rename, merge, remove.
 
 import { ask } from "../lib/api.js";
-import { attempt, change, undoing } from "../lib/changes.js";
+import { attempt, change, saving, undoing } from "../lib/changes.js";
 import { button, counted, fill, h, icon, tool, whenNear, withoutDigests } from "../lib/dom.js";
 import { choose, picturesAmong, preparedAll, released } from "../lib/pictures.js";
 import { state } from "../lib/state.js";
@@ -19,7 +19,7 @@ const place = (name) => `#classes/${encodeURIComponent(name)}`;
 export function showExample(example) {
   return dialog(example.class, (close) => {
     const to = classField("Move to", { placeholder: "another class" });
-    const act = async (method, options, said) => { if (await change(method, `examples/${encodeURIComponent(example.id)}`, { match: state.model.version, ...options }, said)) close(true); };
+    const act = async (method, options, said) => { if (await change(method, `examples/${encodeURIComponent(example.id)}`, { match: true, ...options }, said)) close(true); };
     return h("div", { class: "stack" }, thumbnail(example.id, example.name, "example-picture"), h("p", { class: "soft file" }, withoutDigests(example.name)),
       state.readOnly ? null : [
         h("form", { class: "field-row", onsubmit: (event) => { event.preventDefault(); if (to.value) act("PATCH", { json: { class: to.value } }, `Moved to ${to.value}.`); } }, to.field, h("button", { type: "submit", class: "button" }, h("span", {}, "Move"))),
@@ -171,7 +171,7 @@ export class OneClass {
   async changeSelected(path, json, said) {
     this.place = this.examples.findIndex(({ id }) => this.selected.has(id));
     const examples = [...this.selected];
-    if (!(await change("POST", `examples/${path}`, { json: { examples, ...json }, match: state.model.version }, said(counted(examples.length, "picture"))))) this.place = undefined;
+    if (!(await change("POST", `examples/${path}`, { json: { examples, ...json }, match: true }, said(counted(examples.length, "picture"))))) this.place = undefined;
   }
 
   async moveSelected(name) {
@@ -193,9 +193,8 @@ export class OneClass {
     sayLeftOut(others);
     if (!pictures.length || state.readOnly) return;
     const made = await preparedAll(pictures.map(({ file }) => file));
-    const found = await attempt(() => teach(this.name, made));
+    const found = await saving(() => teach(this.name, made));
     released(made);
-    await attempt(() => state.refresh());
     if (found) say(told(this.name, found), { kind: found.unreadable.length || found.elsewhere.length ? "bad" : "good", action: undoing(found.changes) });
   }
 
@@ -219,13 +218,13 @@ export class OneClass {
   }
 
   async patch(name, merge, said) {
-    const done = await change("PATCH", "classes", { query: { name: this.name, merge: merge || null }, json: { name }, match: state.model.version }, said);
+    const done = await change("PATCH", "classes", { query: { name: this.name, merge: merge || null }, json: { name }, match: true }, said);
     if (done) location.replace(place(name));
   }
 
   async remove() {
     if (!(await confirm(`Remove ${this.name}?`, `The class goes with its ${counted(this.total ?? 0, "picture")}. Undo brings it back.`, "Remove"))) return;
-    const done = await change("DELETE", "classes", { query: { name: this.name }, match: state.model.version }, `${this.name} is removed.`);
+    const done = await change("DELETE", "classes", { query: { name: this.name }, match: true }, `${this.name} is removed.`);
     if (done) location.hash = "#classes";
   }
 }

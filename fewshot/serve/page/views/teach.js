@@ -2,7 +2,7 @@
 
 import { ask, form } from "../lib/api.js";
 import { OF_PICTURE, sentInParts } from "../lib/batches.js";
-import { attempt, undoing } from "../lib/changes.js";
+import { saving, undoing } from "../lib/changes.js";
 import { button, counted, duration, fill, h, heldElsewhere, icon, tool, unread } from "../lib/dom.js";
 import { byFolder, picturesAmong, prepared, preparedAll, released } from "../lib/pictures.js";
 import { state } from "../lib/state.js";
@@ -93,7 +93,11 @@ export class TeachView {
     sayLeftOut(others);
     if (!pictures.length) return;
     const groups = byFolder(pictures);
-    if (groups) this.showBulk(groups);
+    if (groups) {
+      if (this.bulkRun) say("These folders are shown once the ones before are taught.");
+      await this.bulkRun;
+      this.showBulk(groups);
+    }
     else {
       const bar = progress("Reading pictures");
       if (pictures.length > SHOWN) fill(this.result, bar.node);
@@ -108,7 +112,7 @@ export class TeachView {
 
   add(pictures) {
     this.tray.push(...pictures);
-    this.clearResult();
+    if (!this.busy) this.clearResult();
     this.drawTray();
     this.drawName();
     if (!this.name.value && this.cameraBox.hidden) this.name.input.focus();
@@ -147,7 +151,7 @@ export class TeachView {
   }
 
   async teachTray() {
-    const [name, pictures] = [this.name.value, this.tray];
+    const [name, pictures] = [this.name.value, [...this.tray]]; // what is added meanwhile stays for the next class
     if (!name || !pictures.length || this.busy) return;
     this.busy = true;
     this.drawName();
@@ -155,14 +159,13 @@ export class TeachView {
     this.clearResult();
     this.result.append(bar.node);
     let done = 0;
-    const found = await attempt(() => teach(name, pictures, (n) => bar.set((done += n) / pictures.length)));
+    const found = await saving(() => teach(name, pictures, (n) => bar.set((done += n) / pictures.length)));
     this.busy = false;
     fill(this.result);
     if (found) {
       released(pictures);
-      this.tray = [];
-      this.name.value = "";
-      await attempt(() => state.refresh());
+      this.tray = this.tray.filter((picture) => !pictures.includes(picture));
+      if (this.name.value === name) this.name.value = "";
       this.drawResult(name, found);
     }
     this.drawTray();
@@ -186,7 +189,7 @@ export class TeachView {
     const draw = () => {
       if (!rows.length) return close();
       const n = rows.reduce((sum, row) => sum + row.files.length, 0);
-      fill(actions, button("Cancel", close), button(`Teach ${counted(rows.length, "class", "classes")}, ${counted(n, "picture")}`, () => this.teachBulk(rows, list, actions, close), { kind: "main", picture: "check" }));
+      fill(actions, button("Cancel", close), button(`Teach ${counted(rows.length, "class", "classes")}, ${counted(n, "picture")}`, () => { this.bulkRun = this.teachBulk(rows, list, actions, close).finally(() => { this.bulkRun = null; }); }, { kind: "main", picture: "check" }));
       return undefined;
     };
     fill(list, rows.map((row, place) => {
@@ -212,7 +215,7 @@ export class TeachView {
     fill(actions, bar.node, button("Stop", () => { stopped = true; }));
     const all = { learned: 0, copies: 0, changes: 0, elsewhere: [], unreadable: [], milliseconds: 0 };
     let refused = null;
-    const finished = await attempt(async () => {
+    const finished = await saving(async () => {
       for (const row of rows) {
         if (stopped) break;
         const pictures = await preparedAll(row.files.map(({ file }) => file));
@@ -232,7 +235,6 @@ export class TeachView {
       if (refused && !all.learned && !all.copies) throw refused;
       return true;
     });
-    await attempt(() => state.refresh());
     close();
     list.inert = false;
     if (finished) say(told(stopped ? "Stopped" : counted(rows.length, "class", "classes"), all), { kind: all.unreadable.length || all.elsewhere.length ? "bad" : "good", action: undoing(all.changes) });

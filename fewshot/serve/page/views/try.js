@@ -154,17 +154,19 @@ export class TryView {
   async receive(files) {
     const { pictures, others } = picturesAmong(files);
     sayLeftOut(others);
-    if (!pictures.length || state.isEmpty) return;
+    if (!pictures.length || state.isEmpty) return undefined;
     if (!this.cameraBox.hidden) this.element.querySelector("input[value=files]").click();
     const bar = progress("Reading pictures");
     this.list.hidden = false;
     fill(this.list, bar.node);
+    const turn = (this.turn = (this.turn ?? 0) + 1);
     const made = await preparedAll(pictures.map(({ file }) => file), (n, all) => bar.set(n / all));
+    if (turn !== this.turn) return released(made); // other pictures came since
     released(this.items.map(({ picture }) => picture));
     this.items = made.map((picture, place) => ({ picture, path: pictures[place].path, answer: null }));
     this.page = PAGE;
     this.kind = ALL;
-    await this.answerAll();
+    return this.answerAll();
   }
 
   /** Ask again for all pictures, because something changed. */
