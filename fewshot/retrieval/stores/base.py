@@ -374,7 +374,7 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def similarities(query: Vectors, keys: Sequence[Vectors], metric: str) -> NDArray[np.float64]:
+def similarities(query: Vectors, keys: Sequence[Vectors] | Vectors, metric: str) -> NDArray[np.float64]:
     """Return the similarities (m,) of a query (d,) to m keys (d,).
 
     As `pairwise_similarity` in float64, but row by row: a value does not depend on the other keys, so all stores

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,14 @@ from fewshot.persistence.artifact import writing
 from fewshot.persistence.content import is_whole, json_object
 from fewshot.persistence.files import read_regular
 from fewshot.persistence.manifest import MOST_BYTES
-from fewshot.retrieval.stores.base import UNTOUCHED, Store, Vectors, refuse_missing, similarities
-from fewshot.retrieval.stores.records import Conditions, Range, Record, check_record, token, tokens
+from fewshot.retrieval.stores.base import UNTOUCHED, Store, Vectors, refuse_missing
+from fewshot.retrieval.stores.columns import Columns
+from fewshot.retrieval.stores.records import Conditions, Record, check_record
 from fewshot.search.index import PrototypeIndex
 from fewshot.search.saving import load_index, save_index
 from fewshot.search.state import State
 from fewshot.utils.locks import lock_of, one_at_a_time
 
-#: Records compared at a time in a search with a filter.
-PART = 16384
 #: The kind of a saved folder, and its file of everything but the vectors.
 KIND, RECORDS = "store", "records.json"
 
@@ -55,9 +54,10 @@ class FaissStore(Store):
         super().__init__(metric, fingerprint, d)
         # The index holds numbers instead of ids, because a numpy array of texts is as wide as the longest text.
         self._index = PrototypeIndex(metric)
-        self._held: dict[int, tuple[Record, frozenset[str]]] = {}
+        self._held: dict[int, Record] = {}
         self._numbers: dict[str, int] = {}
         self._next = 0
+        self._columns: Columns | None = None
         self._versions: Mapping[str, str] = {}
 
     def __repr__(self) -> str:
@@ -87,15 +87,17 @@ class FaissStore(Store):
         is_known = any(record.id in self._numbers for record in records)
         numbers = [self._numbers.get(record.id, self._next + i) for i, record in enumerate(records)]
         self._next += len(records)
-        # Records first, index second, so that a search never finds a number without a record.
-        self._hold(numbers, records)
         vectors = np.stack([record.vector for record in records])
-        (self._index.update if is_known else self._index.add)(vectors, np.array(numbers))
+        with lock_of(self._index):
+            # Records first, index second, so that a search never finds a number without a record.
+            self._hold(numbers, records)
+            (self._index.update if is_known else self._index.add)(vectors, np.array(numbers))
+            self._columns = None
         return len(records)
 
     def _hold(self, numbers: Iterable[int], records: Iterable[Record]) -> None:
         for number, record in zip(numbers, records, strict=True):
-            self._held[number] = record, frozenset(tokens(record.label, record.payload))
+            self._held[number] = record
             self._numbers[record.id] = number
 
     def close(self) -> None:
@@ -140,8 +142,8 @@ class FaissStore(Store):
             content |= {"fingerprint": self.fingerprint, "d": self.d}
             columns = {
                 "number": [number for number, _ in held],
-                **{name: [getattr(r, name) for _, (r, _) in held] for name in ("id", "label")},
-                "payload": [dict(record.payload) for _, (record, _) in held],
+                **{name: [getattr(record, name) for _, record in held] for name in ("id", "label")},
+                "payload": [dict(record.payload) for _, record in held],
             }
             parts = {RECORDS: (None, lambda path: path.write_bytes(json.dumps(columns).encode()))}
             known = {} if overwrite else self._versions
@@ -178,7 +180,7 @@ class FaissStore(Store):
 
     def _get(self, ids: list[str]) -> Iterable[Record]:
         with lock_of(self):
-            return [_copy(self._held[self._numbers[id]][0]) for id in ids if id in self._numbers]
+            return [_copy(self._held[self._numbers[id]]) for id in ids if id in self._numbers]
 
     def _alone(self) -> AbstractContextManager[object]:
         return lock_of(self)
@@ -187,53 +189,50 @@ class FaissStore(Store):
     def _remove(self, ids: list[str]) -> None:
         refuse_missing(ids, self._numbers, UNTOUCHED)
         numbers = [self._numbers.pop(id) for id in ids]
-        self._index.remove(np.array(numbers))
-        for number in numbers:
-            del self._held[number]
+        with lock_of(self._index):
+            self._index.remove(np.array(numbers))
+            for number in numbers:
+                del self._held[number]
+            self._columns = None
 
     def _records(self) -> Iterable[Record]:
-        return (_copy(record) for record, _ in list(self._held.values()))  # an atomic copy: other threads may add
+        return (_copy(record) for record in list(self._held.values()))  # an atomic copy: other threads may add
 
     def _labels(self) -> Iterable[Any]:
-        return (record.label for record, _ in list(self._held.values()))
+        return (record.label for record in list(self._held.values()))
 
     def _candidates(self, queries: Vectors, n: int, conditions: Conditions) -> list[list[Record]]:
         if conditions:
-            records = _passing(list(self._held.values()), conditions)
-            return [self._nearest(query, records, n) for query in queries]
+            if (columns := self._current_columns()) is None:
+                return [[] for _ in queries]
+            places = columns.passing(conditions)
+            return [columns.nearest(query, places, n) for query in queries]
         while some := min(n, len(self._index)):
             try:
                 numbers = self._index.search(queries, some)[0]
             except ValueError:  # another thread has removed some
                 continue
             found = [[self._held.get(number) for number in row] for row in numbers.tolist()]
-            known = [[held[0] for held in row if held is not None] for row in found]
+            known = [[record for record in row if record is not None] for row in found]
             if all(len(row) == some for row in known):  # no other thread has removed any
                 return known
         return [[] for _ in queries]
 
-    def _nearest(self, query: Vectors, records: Sequence[Record], n: int) -> list[Record]:
-        if len(records) <= n:
-            return list(records)
-        parts = (records[start : start + PART] for start in range(0, len(records), PART))
-        values = [similarities(query, [record.vector for record in part], self.metric) for part in parts]
-        return [records[i] for i in np.argsort(-np.concatenate(values), kind="stable")[:n].tolist()]
+    def _current_columns(self) -> Columns | None:
+        """Return the columns of the records at this moment; None if there are no records."""
+        # Another state of the index holds the same keys after a merge, and the old one should be forgotten.
+        if (columns := self._columns) is not None and columns.state is self._index.state:
+            return columns
+        # The lock of the index, because a writer holds that of the store for as long as its records take to come.
+        with lock_of(self._index):
+            state, columns = self._index.state, self._columns
+            if state is not None and self._held and (columns is None or columns.state is not state):
+                columns = self._columns = Columns(self._held, state, self.metric)
+            return columns
 
 
 def _copy(record: Record) -> Record:
     return Record(record.id, record.vector.copy(), record.label, dict(record.payload), record.embedder)
-
-
-def _passing(held: Iterable[tuple[Record, frozenset[str]]], conditions: Conditions) -> list[Record]:
-    """Return the records that meet all conditions, given their tokens."""
-    wanted = [{token(name, v) for v in some} for name, some in conditions.items() if not isinstance(some, Range)]
-    bounds = [(name, some) for name, some in conditions.items() if isinstance(some, Range)]
-    return [
-        record
-        for record, own in held
-        if not any(some.isdisjoint(own) for some in wanted)
-        and all(some.holds(record.label if name == "label" else record.payload.get(name)) for name, some in bounds)
-    ]
 
 
 def _rebuilt(manifest: dict[str, Any], paths: dict[str, Path], state: State | None) -> FaissStore:
