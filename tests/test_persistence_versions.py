@@ -111,6 +111,7 @@ def test_the_same_content_again_is_a_version_of_its_own(folder):
 
 
 def test_their_number_and_their_bytes_are_bounded_and_one_is_always_kept(folder, monkeypatch):
+    monkeypatch.setattr(versions, "MOST_VERSIONS", 10)
     for i in range(15):
         write(folder, str(i))
     assert notes(folder) == [str(i) for i in range(4, 15)]
@@ -330,7 +331,8 @@ def test_a_process_killed_before_any_of_its_steps_leaves_the_old_or_the_new_cont
     assert seen == sorted(seen, key=["three", after].index)
 
 
-def test_writers_and_those_who_go_back_take_turns(folder):
+def test_writers_and_those_who_go_back_take_turns(folder, monkeypatch):
+    monkeypatch.setattr(versions, "MOST_VERSIONS", 10)
     stop = threading.Event()
 
     def keep_reading():

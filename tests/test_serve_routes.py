@@ -220,6 +220,16 @@ def archive_of(entries):
     return file.getvalue()
 
 
+def test_what_an_upload_replaced_is_there_after_many_labels(client, tmp_path):
+    before = client.get("/v1/model").json()["version"]
+    FewShotImageClassifier(quick_embedder()).fit(photos(2)[0], ["t", "t", "f", "f"]).save(tmp_path / "other")
+    send(client, zipped(tmp_path / "other"))
+    for image in photos(6, seed=9)[0]:
+        client.post("/v1/classes", data={"name": "t"}, files=files(png(image)))
+    versions = [client.post("/v1/undo").json()["version"] for _ in range(13)]
+    assert versions[-1] == before
+
+
 def test_what_a_stranger_uploads_is_checked_and_stays_in_its_place(client, tmp_path):
     before = client.get("/v1/model").json()["version"]
     whole = zipped(tmp_path / "model")

@@ -307,7 +307,8 @@ def history_options(history: argparse.ArgumentParser) -> None:
     """Define ``fewshot history``."""
     history.description = (
         "List the last versions of a classifier: when each was made, by what, its classes and images. A folder keeps "
-        "the ten before the current one, up to 100 MB."
+        "the hundred before the current one, up to 100 MB; each picture that is labelled on the page of fewshot serve "
+        "is one."
     )
     shared(history, "dir")
     history.add_argument(

@@ -921,9 +921,9 @@ class FewShotModel(ReachesLearner, VersionedPickle, ClassifierMixin, BaseEstimat
     def history(folder: str | Path) -> list[SavedVersion]:
         """Return the versions of a saved model that `undo` can return to, oldest first, the current one among them.
 
-        A folder keeps the ten versions before, as long as what only they need takes at most 100 MB, and the last one in
-        any case. They share the files that did not change, such as the network's weights. Copying the folder copies
-        them.
+        A folder keeps the hundred versions before, as long as what only they need takes at most 100 MB, and the last
+        one in any case; each picture labelled on the page of ``fewshot serve`` makes one. They share the files that did
+        not change, such as the network's weights. Copying the folder copies them.
 
         Raises
         ------

@@ -21,7 +21,7 @@ from fewshot.persistence.manifest import FORMAT, KINDS, MANIFEST, MOST_BYTES, pa
 from fewshot.utils.text import listed
 
 #: Most earlier versions, and most bytes of the files that only they need. The last one is kept in any case.
-MOST_VERSIONS, MOST_HISTORY = 10, 100_000_000
+MOST_VERSIONS, MOST_HISTORY = 100, 100_000_000
 #: Most characters of a note.
 _MOST_NOTE = 200
 #: What a version was made from if undo may lead back to a folder that holds nothing but its history.

@@ -86,7 +86,7 @@ function changed(method, path, match, options, said) {
 }
 
 //: Most earlier versions that a folder keeps, and so most changes that can be undone.
-const KEPT = 10;
+const KEPT = 100;
 
 /** Return an offer to undo what was done last, in `n` changes, or null; nothing is undone once another change followed. */
 export function undoing(n) {

@@ -27,7 +27,7 @@ export class ModelView {
       card("model", "Classifier", "A zip file of the folder. Unzip it first to use it with the fewshot commands or from Python, or load the zip file here again.", button("Download", () => this.fetch("model/download", "classifier.zip"), { kind: "main", picture: "model", ...off })),
       card("chip", "For devices", "The same classifier without torch, for small computers. It still learns there.", button("Download", () => this.fetch("model/device", "device.zip"), { picture: "model", ...off })),
       card("table", "Answers", answered.length ? `The ${counted(answered.length, "answer")} of your last try, as a CSV table.` : "What you tried last, as a CSV table. Try some pictures first.", button("Save as CSV", () => save("answers.csv", answersAsCsv()), { picture: "model", disabled: !answered.length })),
-      state.readOnly ? null : card("upload", "Load", "Replace this classifier by one from a zip file. Undo brings this one back.", button("Choose a zip file", () => this.pick(), { picture: "upload" })));
+      state.readOnly ? null : card("upload", "Load", "Replace this classifier by one from a zip file. Undo brings this one back, while the folder keeps it.", button("Choose a zip file", () => this.pick(), { picture: "upload" })));
     const rows = [["Name", model.name], ["Classes", model.classes.toLocaleString("en")], ["Pictures", model.examples.toLocaleString("en")], ["Network", model.backbone ?? "none; it takes embeddings"], ["Length of embeddings", model.d ?? "not known yet"], ["fewshot", model.fewshot]];
     fill(this.facts, h("div", { class: "strip-head" }, h("h2", {}, "About this classifier"), button("History", showHistory, { kind: "quiet", picture: "history" })),
       h("dl", {}, rows.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", { class: "name" }, String(value))))),
@@ -62,7 +62,7 @@ export class ModelView {
   }
 
   async load(file) {
-    if (!state.isEmpty && !(await confirm("Replace the classifier?", `${file.name} takes the place of ${counted(state.model.classes, "class", "classes")}. Undo brings them back.`, "Replace"))) return;
+    if (!state.isEmpty && !(await confirm("Replace the classifier?", `${file.name} takes the place of ${counted(state.model.classes, "class", "classes")}. Undo brings them back while the folder keeps them: for the next 100 changes, fewer if it is large.`, "Replace"))) return;
     await change("POST", "model/load", { body: file, type: "application/zip", match: true }, "The classifier is loaded.");
   }
 }
