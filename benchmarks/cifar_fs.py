@@ -353,7 +353,7 @@ def listed(rows: Sequence[dict[str, Any]], dataset: str) -> list[dict[str, Any]]
         common = {"dataset": dataset, "backbone": row["network"], "external": external}
         made += [
             {**common, "method": f"prototypical, {how}{what}", "cells": row[name]}
-            for name, what in VIEWS.items()
+            for name, (what, _, _) in VIEWS.items()
             if name in row
         ]
     return made

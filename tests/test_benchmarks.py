@@ -307,3 +307,11 @@ def test_the_recipe_is_chosen_without_the_test_classes(tmp_path):
     ran = subprocess.run([*command, *run_choice], capture_output=True, text=True, timeout=900)
     assert ran.returncode == 0, ran.stderr
     assert json.loads((tmp_path / "o_choice.json").read_text())["classes"] == "validation"
+
+
+def test_the_names_of_published_methods_are_words():
+    for path in Path("benchmarks/results").glob("*.json"):
+        found = json.loads(path.read_text())
+        for row in found.get("results", []) if isinstance(found, dict) else []:
+            if isinstance(row, dict) and "method" in row:
+                assert not set("'\"{}") & set(row["method"]), f"{path}: {row['method']}"
