@@ -165,8 +165,12 @@ def test_a_flipped_bit_is_refused_or_changes_nothing(tmp_path):
         ({"config": {"lr": 0.003, "n_way": 5, "new": 1}}, "new is 1 here and was None"),
         ({"config": {"lr": 0.003, "n_way": 5, "swap_shots": True}}, "swap_shots is True here and was False"),
         ({"config": {"lr": 0.003, "n_way": 5, "n_episodes": 99}}, "n_episodes is 99 here and was 500"),
-        ({"train": "xyz"}, "train is 'xyz' here and was 'abc'"),
+        ({"train": "xyz"}, "train holds other images or labels"),
         ({"val": "v"}, "val is 'v' here and was None"),
+        (
+            {"config": {"lr": 0.1, "n_way": 9}, "augment": "Chain(steps=(Mirror(), Light(by=0.2)))"},
+            "augment is Mirror and Light here and was None, lr is 0.1 here and was 0.003, n_way is 9 here and was 5",
+        ),
     ],
 )
 def test_the_state_of_another_run_is_refused_with_the_difference(change, message, tmp_path):

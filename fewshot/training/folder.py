@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -119,18 +120,34 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _check_same(old: dict[str, Any], new: dict[str, Any], path: Path) -> None:
+    """Raise if a setting or the data differ, and name all that do: a person may have lost the command."""
+    if found := list(_differences(old, new, path)):
+        longer = f"; to train on, begin another from {BEST}" if [name for name, _ in found] == ["n_episodes"] else ""
+        raise ValueError(
+            f"{path} is the state of another training: {', '.join(said for _, said in found)}; use the same settings, "
+            f"or start again with overwrite=True instead of resume=True{longer}"
+        )
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any], path: Path) -> Iterator[tuple[str, str]]:
+    """Yield names that differ, and what is said of each."""
     for name in sorted(old.keys() | new.keys()):
         a, b = old.get(name), new.get(name)
         if isinstance(a, dict) and isinstance(b, dict):
-            _check_same(a, b, path)
+            yield from _differences(a, b, path)
         elif name == "sampler" and a is None:
             warn(f"{path} was written with an older sampler; the remaining episodes come from version {b}")
         elif a != b:
-            longer = f"; to train on, begin another from {BEST}" if name == "n_episodes" else ""
-            raise ValueError(
-                f"{path} is the state of another training: {name} is {b!r:.60} here and was {a!r:.60}; use the same "
-                f"settings, or start again with overwrite=True instead of resume=True{longer}"
-            )
+            shown = (_steps(b), _steps(a)) if name == "augment" else (f"{b!r:.60}", f"{a!r:.60}")
+            said = f"{name} is {shown[0]} here and was {shown[1]}"
+            if name in ("train", "val") and None not in (a, b):  # digests, which tell nobody anything
+                said = f"{name} holds other images or labels"
+            yield name, said
+
+
+def _steps(augment: Any) -> str:
+    """Return the names of the steps of an augmentation, given how it was written down."""
+    return " and ".join(re.findall(r"\b(?!Chain\b)[A-Z]\w+(?=\()", str(augment))) or "None"
 
 
 def holds_training(folder: Path) -> bool:
