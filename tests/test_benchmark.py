@@ -420,6 +420,7 @@ def test_a_plug_in_is_found_on_the_command_line_and_in_its_processes(tmp_path):
     gone = subprocess.run(command(grid, tmp_path / "out"), capture_output=True, text=True)
     assert gone.returncode == 2
     assert "no learner is called 'first-image'" in gone.stderr
+    assert "; one of your own needs --plugin FILE.py\n" in gone.stderr
     (tmp_path / "broken.py").write_text("1 / 0")
     broken = subprocess.run(command(grid, tmp_path / "out", "--plugin", str(tmp_path / "broken.py")),
                             capture_output=True, text=True)  # fmt: skip

@@ -284,4 +284,6 @@ def in_flags(sentence: str) -> str:
 
     if (unknown := _UNKNOWN.match(sentence)) and (given := flags.get(unknown[1]) or flags.get(f"{unknown[1]}s")):
         sentence = f"{given[0]}: {sentence}"
+    if unknown and unknown[1] == "learner" and not options.plugin:
+        sentence += "; one of your own needs --plugin FILE.py"
     return _PARAMETER.sub(flag, sentence)
