@@ -56,7 +56,8 @@ class Parser(argparse.ArgumentParser):
             if word == "--":
                 return
             if flag.startswith("--") and not any(other.startswith(flag) for other in known):
-                self.error(f"unrecognized arguments: {brief(flag)}{closest(flag, known)}")
+                alike = [other for other in known if closest(flag[2:], [other[2:]])]  # the dashes are in all
+                self.error(f"unrecognized arguments: {brief(flag)}{closest(flag, alike)}")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
