@@ -109,8 +109,9 @@ def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_computed(tmp
     with pytest.raises(NotADirectoryError, match="file/model"):
         check_writable(tmp_path / "file" / "model")
     monkeypatch.setattr("os.access", lambda place, _: place != str(tmp_path))  # root may write anything
-    for command in ("fit", "export"):  # what they would read is not there, which they would say later
-        assert main([command, "absent", "--out", str(tmp_path / "new" / "model")]) == 1
+    (tmp_path / "empty").mkdir()
+    for command in ("fit", "export"):  # there is nothing that they could read, which they would say later
+        assert main([command, str(tmp_path / "empty"), "--out", str(tmp_path / "new" / "model")]) == 1
         assert "Permission denied; choose another place with --out" in capsys.readouterr().err
 
 
