@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from fewshot.errors import NoArtifactError
@@ -89,12 +91,18 @@ def read_versions(folder: str | Path, kind: str) -> list[Version]:
     for path in [*sorted(folder.glob("history-*.json")), folder / MANIFEST]:
         with suppress(OSError, ValueError):
             raw = read_regular(path, MOST_BYTES)
-            manifest = parse_manifest(raw)
+            manifest = _parsed(raw)
             is_current = path.name == MANIFEST
             fits = manifest["format"] <= FORMAT and manifest.get("kind", KINDS[0]) == kind
             if fits and (is_current or _has_files(folder, manifest)):
                 found[manifest["digest"]] = _version(manifest, raw, is_current)
     return sorted(found.values(), key=lambda one: one.number)
+
+
+@lru_cache(maxsize=MOST_VERSIONS + 28)
+def _parsed(raw: bytes) -> Mapping[str, Any]:
+    """Return a manifest, which each change would parse again for each version that is kept."""
+    return MappingProxyType(parse_manifest(raw))
 
 
 def saved_facts(versions: Sequence[Version], current: str | None, note: str) -> dict[str, Any]:
