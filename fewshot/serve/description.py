@@ -1,10 +1,12 @@
-"""The description of the API in OpenAPI: what FastAPI says of the routes, and what the guard and all responses add."""
+"""The API in OpenAPI: what FastAPI says of the routes, what the guard and all responses add, and examples."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from fastapi import FastAPI
+
+from fewshot.serve.examples import OF_ANSWERS, OF_BODIES
 
 _TOKEN = {"type": "http", "scheme": "bearer", "description": "what the file of --token holds"}
 _TEXT = {"schema": {"type": "string"}}
@@ -17,7 +19,7 @@ _OF_REFUSALS = {
 
 
 def complete_description(app: FastAPI, has_token: bool) -> None:
-    """Let an application describe its token, and the headers of its responses.
+    """Let an application describe its token, and the headers and examples of its responses.
 
     Parameters
     ----------
@@ -38,6 +40,8 @@ def _completed(found: dict[str, Any], has_token: bool) -> dict[str, Any]:
     schemas = found["components"]["schemas"]
     found["components"]["securitySchemes"] = {"token": _TOKEN}
     found["security"] = [{"token": []}] if has_token else [{}, {"token": []}]
+    for name, examples in OF_BODIES.items():
+        schemas[name]["examples"] = examples
     for path, operations in found["paths"].items():
         for operation in operations.values():
             if path.startswith("/health/"):
@@ -48,4 +52,6 @@ def _completed(found: dict[str, Any], has_token: bool) -> dict[str, Any]:
                 headers = _VERSION if "version" in told else _OF_REFUSALS.get(status, {})
                 if headers:
                     response["headers"] = headers
+                if (example := OF_ANSWERS.get((operation["operationId"], status))) is not None:
+                    response["content"]["application/json"]["example"] = example
     return found

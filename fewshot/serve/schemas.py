@@ -1,4 +1,7 @@
-"""What is sent and received, for the description of the API; its examples are what the tests send."""
+"""What is sent and received, for the description of the API; its examples are what the tests send.
+
+Examples of answers are in `examples`, and `description` adds them.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictStr
 
+from fewshot.serve.examples import FILE, PIXEL
 from fewshot.utils.labels import LONGEST
-
-
-def _example(**values: Any) -> ConfigDict:
-    return ConfigDict(json_schema_extra={"examples": [values]})
 
 
 def _sent(**values: Any) -> ConfigDict:
@@ -34,7 +34,6 @@ class Error(BaseModel):
 class FailureBody(BaseModel):
     """The body of every response that is not a success."""
 
-    model_config = _example(error={"code": "no_class", "message": "there is no class 'heron'"})
     error: Error
 
 
@@ -115,12 +114,6 @@ class Class(BaseModel):
 class Classes(BaseModel):
     """A part of the classes."""
 
-    model_config = _example(
-        version="5f0c",
-        total=2000,
-        classes=[{"name": "heron", "examples": 3, "thumbnails": ["0f3c2a9d5e7b1c4a60"]}],
-        next="3 heron",
-    )
     version: str
     total: int = Field(description="classes that were asked for")
     classes: list[Class]
@@ -405,8 +398,6 @@ EMBEDDINGS: dict[str, Any] = {
     "items": {"type": "array", "minItems": 1, "items": {"type": "number"}},
     "description": "instead of images, for a classifier with an embedder of its own, or from /v1/embed",
 }
-#: One white pixel.
-_PIXEL = "R0lGODlhAQABAIAAAP///wAAACwAAAAAAQABAAACAkQBADs="
 
 
 def body(**fields: dict[str, Any]) -> dict[str, Any]:
@@ -414,10 +405,11 @@ def body(**fields: dict[str, Any]) -> dict[str, Any]:
     required = [name for name, field in fields.items() if field.pop("required", True)]
     example = {name: field["example"] for name, field in fields.items() if "example" in field}
     closed = {"type": "object", "additionalProperties": False}
-    form = {**closed, "required": [*required, "images"], "properties": {**fields, "images": IMAGES}}
+    form: dict[str, Any] = {**closed, "required": [*required, "images"], "properties": {**fields, "images": IMAGES}}
     plain: dict[str, Any] = {**closed, "properties": {**fields, "images": DATA, "embeddings": EMBEDDINGS}}
     plain["oneOf"] = [{"required": [*required, one]} for one in ("images", "embeddings")]
-    plain["example"] = {**example, "images": [{"data": _PIXEL, "name": "pixel.gif"}]}
+    form["example"] = {**example, "images": [FILE]}
+    plain["example"] = {**example, "images": [{"data": PIXEL, "name": "pixel.gif"}]}
     content = {"multipart/form-data": {"schema": form}, "application/json": {"schema": plain}}
     return {"requestBody": {"required": True, "content": content}}
 
