@@ -255,6 +255,8 @@ def test_what_cannot_be_sent_is_said(service, paths):
         (("--server", "ftp://x"), "'ftp://x' is no address of a service; expected one such as http://127.0.0.1:8000"),
     ],
 )
-def test_options_that_do_not_fit_are_refused(options, said, capsys):
+def test_options_that_do_not_fit_are_refused(options, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "m").mkdir()
     assert main(["annotate", "photos", "--out", "x.parquet", *options]) == 2
     assert capsys.readouterr().err.startswith(f"fewshot: {said}")

@@ -12,7 +12,7 @@ import torch
 
 from fewshot.utils.threads import compute_on, passive_waiting
 
-COMMAND = ["-m", "fewshot", "predict", "no-such-folder", "x.png"]  # fails, having loaded torch
+COMMAND = ["-m", "fewshot", "predict", ".", "x.png"]  # fails, having loaded torch
 # A program that is not ours, and does not load torch itself.
 HOST = """
 import time, timeit
