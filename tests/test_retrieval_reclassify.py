@@ -81,3 +81,24 @@ def test_a_service_answers_for_what_it_was_taught(tmp_path, monkeypatch):
         assert reclassify(there, store) >= 5
         assert reclassify(there, store) == 0
     assert_as_annotated_anew(store, model)
+
+
+def test_what_others_change_meanwhile_stays(monkeypatch):
+    model = fitted()
+    store = stored(model)
+    model.partial_fit(NOISE[:3], ["noise"] * 3)
+    vector, plain = store.get(["0"])[0].vector, FaissStore._alone
+
+    def changed_before(self):
+        monkeypatch.setattr(FaissStore, "_alone", plain)
+        store.relabel({"19": "mine"})
+        store.remove(["18"])
+        (old,) = store.get(["17"])
+        store.upsert([Record("17", vector, old.label, old.payload)])
+        return plain(self)
+
+    monkeypatch.setattr(FaissStore, "_alone", changed_before)
+    before = facts(store)["17"]
+    assert reclassify(model, store) > 0
+    now = facts(store)
+    assert (now["19"][0], now["17"], "18" in now) == ("mine", before, False)

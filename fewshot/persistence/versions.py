@@ -24,6 +24,8 @@ from fewshot.utils.text import listed
 
 #: Most earlier versions, and most bytes of the files that only they need. The last one is kept in any case.
 MOST_VERSIONS, MOST_HISTORY = 100, 100_000_000
+#: Most bytes of a manifest that is not parsed again for each change; a stranger's may be large.
+MOST_CACHED = 2**16
 #: Most characters of a note.
 _MOST_NOTE = 200
 #: What a version was made from if undo may lead back to a folder that holds nothing but its history.
@@ -91,7 +93,7 @@ def read_versions(folder: str | Path, kind: str) -> list[Version]:
     for path in [*sorted(folder.glob("history-*.json")), folder / MANIFEST]:
         with suppress(OSError, ValueError):
             raw = read_regular(path, MOST_BYTES)
-            manifest = _parsed(raw)
+            manifest = _parsed(raw) if len(raw) <= MOST_CACHED else parse_manifest(raw)
             is_current = path.name == MANIFEST
             fits = manifest["format"] <= FORMAT and manifest.get("kind", KINDS[0]) == kind
             if fits and (is_current or _has_files(folder, manifest)):

@@ -58,13 +58,15 @@ def reclassify(model: FewShotModel | RemoteModel, store: Store) -> int:
     """
     fingerprint, mark, answer = _asked_there(model) if isinstance(model, RemoteModel) else _asked(model)
     store.check_embedder(fingerprint)
-    records = [record for record in store.snapshot() if set(ANSWERS) <= record.payload.keys()]
+    records = [record for record in store.snapshot() if _is_ours(record)]
     n_changed = 0
     for start in range(0, len(records), CHUNK):
         part = records[start : start + CHUNK]
         told = answer(np.stack([record.vector for record in part]))
-        new = [_answered(record, one, mark) for record, one in zip(part, told, strict=True)]
-        n_changed += store.upsert([one for old, one in zip(part, new, strict=True) if _facts(one) != _facts(old)])
+        answers = {record.id: one for record, one in zip(part, told, strict=True)}
+        with store._alone():  # others may have corrected, replaced or removed records meanwhile
+            new = [(old, _answered(old, answers[old.id], mark)) for old in store._get(list(answers)) if _is_ours(old)]
+            n_changed += store.upsert([one for old, one in new if _facts(one) != _facts(old)])
     return n_changed
 
 
@@ -84,8 +86,18 @@ def _asked_there(model: RemoteModel) -> _Asked:
     return about["fingerprint"], about["unknown_label"], model.answers_to
 
 
+def _is_ours(record: Record) -> bool:
+    """Whether `annotate` has made a record."""
+    return set(ANSWERS) <= record.payload.keys()
+
+
 def _answered(record: Record, answer: Annotation, mark: Any) -> Record:
-    """Return a record with a new answer; a label that is not the one it was annotated with was corrected, and stays."""
+    """Return a record with a new answer, unless its vector was replaced since.
+
+    A label that is not the one it was annotated with was corrected, and stays.
+    """
+    if answer.vector is None or not np.array_equal(record.vector, answer.vector):
+        return record
     given = mark if record.payload["unknown"] else record.payload["likeliest"]
     label = answer.label if token("label", record.label) == token("label", given) else record.label
     own = {name: getattr(answer, name) for name in ANSWERS}
