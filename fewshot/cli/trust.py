@@ -105,7 +105,7 @@ def _summary(
 ) -> Iterator[str]:
     """Yield what `check` says below its table; `gain` is that of each class with twice its images."""
     yield f"{found}; with twice the images, {100 * found.expected(2):.0f} %"
-    yield "if fewshot suggest or Label next picked many of them, which pick the hard ones: more of others"
+    yield "expect more of others if fewshot suggest or Label next picked many of these: they choose hard images"
     if found.refused is not None:
         cure = milder_rule(model, found.refused, options.dir)
         yield f"of these, {100 * found.refused:.0f} % refused as unknown (--reject {model.reject}){cure}"

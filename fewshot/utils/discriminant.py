@@ -466,9 +466,10 @@ class _Rotated(LabelledRows):
     def of_means(self, strength: float, xp: Any) -> Any:
         """Return the products (..., n_way, n_way) of the class means with the centred ones in the metric.
 
-        None if there are as many classes as rows, whose own products then take less time and memory.
+        None if there are as many classes as rows, whose own products then take less time, or too many to hold them.
         """
-        if self.count.shape[-1] >= self.labels.shape[-1]:
+        n_way = self.count.shape[-1]
+        if n_way >= self.labels.shape[-1] or n_way**2 > PART:
             return None
         return self.means / (self.moment + strength)[..., None, :] @ self.centred(xp).mT
 
