@@ -116,7 +116,8 @@ def _watch(event, args):
     if _watched is None:
         return
     folder, seen = _watched
-    if event in _REACH or event.startswith(("pickle.", "marshal.load", "ctypes.dlopen")):
+    is_import = event == "marshal.loads" and sys._getframe(1).f_globals.get("__name__", "").startswith("importlib.")
+    if event in _REACH or (event.startswith(("pickle.", "marshal.load", "ctypes.dlopen")) and not is_import):
         seen.append((event, str(args)[:100]))
         return
     is_written = event == "open" and (
