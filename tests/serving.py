@@ -1,6 +1,8 @@
 """Run a service for tests: in a thread of this process, or as a process of its own."""
 
 import io
+import json
+import os
 import re
 import signal
 import subprocess
@@ -64,9 +66,9 @@ def running(folder, *, headers=None, **settings):
 
 
 @contextmanager
-def process(folder, *options):
+def process(folder, *options, within=()):
     """Serve a folder by the command, and yield the process, which has ``client`` and ``url``."""
-    command = [sys.executable, "-m", "fewshot", "serve", str(folder), "--port", "0", *options]
+    command = [*within, sys.executable, "-m", "fewshot", "serve", str(folder), "--port", "0", *options]
     found = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         line = found.stdout.readline()
@@ -81,6 +83,52 @@ def process(folder, *options):
             found.send_signal(signal.SIGTERM)
             found.wait(60)
         found.stdout.close()
+
+
+#: Loads once what a service needs, then forks one for each line of options: to load takes longer than to serve.
+NURSERY = """
+import json, os, sys
+import fewshot.serve.process
+from fewshot import Embedder
+from fewshot.cli import main
+Embedder("conv4", weights="random", img_size=32)
+for line in sys.stdin:
+    pid = os.fork()
+    if not pid:
+        sys.exit(main(["serve", *json.loads(line)]))
+    print(pid, flush=True)
+    os.waitpid(pid, 0)
+    print("ended", flush=True)
+"""
+
+
+@contextmanager
+def nursery():
+    """Yield a function that serves a folder by the command: its client, and what kills it by signal 9."""
+    parent = subprocess.Popen([sys.executable, "-c", NURSERY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    @contextmanager
+    def serve(folder, *options):
+        print(json.dumps([str(folder), "--port", "0", *options]), file=parent.stdin, flush=True)
+        lines = [parent.stdout.readline() for _ in range(2)]  # which of the two processes prints first is open
+        pid = int(next(line for line in lines if line.strip().isdigit()))
+        url = re.search(r"http://\S+/", "".join(lines))[0]
+
+        def kill():
+            os.kill(pid, signal.SIGKILL)
+            while parent.stdout.readline() not in ("ended\n", ""):
+                pass
+
+        with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
+            yield client, kill
+
+    try:
+        yield serve
+    finally:
+        parent.kill()
+        parent.wait(30)
+        parent.stdin.close()
+        parent.stdout.close()
 
 
 def said(response, status, code):

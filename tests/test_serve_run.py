@@ -19,11 +19,9 @@ import pytest
 from fewshot import FewShotModel
 from fewshot.cli import main
 from fewshot.utils import malloc
-from tests.serving import QUICK, files, pictures, process, running, said, taught
+from tests.serving import QUICK, files, nursery, pictures, process, running, said, taught
 
 PICTURES = pictures(40)
-#: Times that the slow test kills the service; each takes a start of it. More: KILLS=100 python -m pytest -m slow ...
-KILLS = int(os.environ.get("KILLS", "30"))
 
 
 def test_the_command_teaches_answers_and_drains(tmp_path):
@@ -101,41 +99,41 @@ def test_a_port_that_is_taken_is_one_sentence(tmp_path, capsys):
         assert "in use); give another --port" in capsys.readouterr().err
 
 
-def teach_until_killed(folder, number, seconds):
+def teach_until_killed(serve, folder, number, seconds):
     """Teach classes, kill the service meanwhile, and return what was acknowledged."""
     acknowledged = []
-    with process(folder, *(QUICK if not (folder / "manifest.json").exists() else ())) as found:
+    with serve(folder, *(QUICK if not (folder / "manifest.json").exists() else ())) as (client, kill):
 
         def teach():
             for i in range(1000):
                 name = f"{number} {i}"
                 try:
                     picture = PICTURES[(number * 7 + i) % len(PICTURES)]
-                    response = found.client.post("v1/classes", data={"name": name}, files=files(picture))
-                except Exception:
+                    response = client.post("v1/classes", data={"name": name}, files=files(picture))
+                except httpx.TransportError:
                     return
                 assert response.status_code == 201, response.text
                 acknowledged.append(name)
 
-        thread = threading.Thread(target=teach)
-        thread.start()
-        while not acknowledged:
-            time.sleep(0.01)
-        time.sleep(seconds)
-        found.kill()
-        found.wait(30)
-        thread.join(30)
+        with ThreadPoolExecutor(1) as threads:
+            teaching = threads.submit(teach)
+            while not (acknowledged or teaching.done()):
+                time.sleep(0.01)
+            time.sleep(seconds)
+            kill()
+            teaching.result(30)
     return acknowledged
 
 
-@pytest.mark.parametrize("n", [2, pytest.param(KILLS, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", [2, pytest.param(100, marks=pytest.mark.slow)])
 def test_what_was_acknowledged_survives_kill_9(tmp_path, n):
     folder, known = tmp_path / "model", set()
-    for number in range(n):
-        known |= set(teach_until_killed(folder, number, 0.02 * (number % 10)))
-        held = set(FewShotModel.load(folder).classes_.tolist())
-        assert known <= held
-        assert len(held - known) <= number + 1  # the one that was being acknowledged
+    with nursery() as serve:
+        for number in range(n):
+            known |= set(teach_until_killed(serve, folder, number, 0.02 * (number % 10)))
+            held = set(FewShotModel.load(folder).classes_.tolist())
+            assert known <= held
+            assert len(held - known) <= number + 1  # the one that was being acknowledged
 
 
 @contextmanager

@@ -1,0 +1,43 @@
+"""A disk that is really full: a small file system of its own, which only the service sees."""
+
+import io
+import shutil
+import subprocess
+import zipfile
+
+import pytest
+
+from fewshot import FewShotModel
+from tests.serving import QUICK, files, pictures, process, said
+
+PICTURES = pictures(40)
+#: Mounts a file system of so many kilobytes on a folder, in a space of its own, then becomes the service.
+SMALL = 'mount -t tmpfs -o size="$1k" tmpfs "$2" && shift 2 && exec "$@"'
+
+
+def in_a_small_one(kilobytes, place):
+    return ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", SMALL, "-", str(kilobytes), str(place))
+
+
+def can_mount(place):
+    tried = shutil.which("unshare") and subprocess.run([*in_a_small_one(64, place), "true"], capture_output=True)
+    return bool(tried) and tried.returncode == 0
+
+
+def test_a_full_disk_is_told_and_the_old_state_stays_whole(tmp_path):
+    if not can_mount(tmp_path):
+        pytest.skip("no file system can be mounted here")
+    with process(tmp_path / "model", *QUICK, within=in_a_small_one(1500, tmp_path)) as found:
+        client, taught = found.client, {}
+        for i in range(len(PICTURES)):
+            answer = client.post("v1/classes", data={"name": f"class {i}"}, files=files(PICTURES[i]))
+            if answer.status_code != 201:
+                break
+            taught[f"class {i}"] = PICTURES[i]
+        assert "nothing was changed" in said(answer, 507, "disk_full")
+        assert len(taught) > 2
+        assert {one["name"] for one in client.get("v1/classes").json()["classes"]} == set(taught)
+        archive = io.BytesIO(client.get("v1/model/download").raise_for_status().content)
+    with zipfile.ZipFile(archive) as opened:
+        opened.extractall(tmp_path / "taken")
+    assert set(FewShotModel.load(tmp_path / "taken").classes_) == set(taught)
