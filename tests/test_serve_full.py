@@ -24,6 +24,7 @@ def can_mount(place):
     return bool(tried) and tried.returncode == 0
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told_and_the_old_state_stays_whole(tmp_path):
     if not can_mount(tmp_path):
         pytest.skip("no file system can be mounted here")
