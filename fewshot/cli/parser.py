@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from fewshot._version import __version__
 from fewshot.cli.commands import COMMANDS, GROUPS
+from fewshot.cli.purposes import OWN, PURPOSES, purpose_of
 from fewshot.cli.quoting import unquoted
 from fewshot.errors import brief
 from fewshot.utils.text import closest, printable, shortened, wrapped
@@ -128,8 +129,20 @@ class CommandParser(Parser):
         self.set_defaults(module=command.module, flags=flags)
 
     def format_help(self) -> str:
-        """Return the help with an example."""
-        return f"{super().format_help()}\nexample:\n  {COMMANDS[self.command].example}\n"
+        """Return the help, the options by purpose, with an example."""
+        shown = self._get_formatter()
+        shown.add_usage(self.usage, self._actions, self._mutually_exclusive_groups)
+        shown.add_text(self.description)
+        flags = {action.option_strings[-1]: action for action in self._actions if action.option_strings}
+        sections = {"arguments": [action for action in self._actions if not action.option_strings]}
+        sections[OWN] = [action for flag, action in flags.items() if purpose_of(flag) == OWN]
+        for purpose, known in PURPOSES.items():
+            sections[purpose] = [flags[flag] for flag in known if flag in flags]
+        for title, actions in sections.items():
+            shown.start_section(title)
+            shown.add_arguments(actions)
+            shown.end_section()
+        return f"{shown.format_help()}\nexample:\n  {COMMANDS[self.command].example}\n"
 
 
 def make_parser() -> Parser:
