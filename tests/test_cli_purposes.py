@@ -34,6 +34,11 @@ def test_each_option_is_listed_once_below_what_it_is_for(command, capsys):
     assert found == {flag: purpose_of(flag) for flag in flags_of(command)}
 
 
+def test_the_example_of_a_grid_comes_after_the_options(capsys):
+    said = helped("bench", capsys)
+    assert said.index("every command:") < said.index("[[datasets]]") < said.index("example:\n  fewshot bench")
+
+
 def test_each_purpose_has_options_of_several_commands_and_none_twice():
     every = [flags_of(command) for command in COMMANDS]
     listed = [flag for flags in PURPOSES.values() for flag in flags]

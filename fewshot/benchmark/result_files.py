@@ -12,6 +12,7 @@ import numpy as np
 
 from fewshot.benchmark.frozen import MOST_BYTES, frozen_cells
 from fewshot.benchmark.others_file import results_of_others
+from fewshot.benchmark.plain_table import PlainTable, tables_beside
 from fewshot.benchmark.result import Result, Source
 from fewshot.episodes.query_draws import BALANCED
 from fewshot.errors import UnknownNameError
@@ -34,23 +35,26 @@ class ResultFiles:
         All results.
     cells : list of dict
         All frozen sets of episodes; see `frozen_cells`.
+    tables : list of PlainTable
+        Tables that are no accuracies on episodes.
     sources : list of Source
         The files that were read, also those of frozen episodes.
     left_out : list of str
-        Files in a folder that hold no accuracies on episodes.
+        Files in a folder that hold neither accuracies on episodes nor tables.
     read : set of Path
         The files that were read.
     """
 
     results: list[Result] = field(default_factory=list)
     cells: list[dict[str, Any]] = field(default_factory=list)
+    tables: list[PlainTable] = field(default_factory=list)
     sources: list[Source] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     read: set[Path] = field(default_factory=set)
 
 
 def read_results(paths: Iterable[str | Path]) -> ResultFiles:
-    """Read files of results; of a folder, those that hold accuracies on episodes.
+    """Read files of results; of a folder, those that hold accuracies on episodes, or tables.
 
     Parameters
     ----------
@@ -60,7 +64,7 @@ def read_results(paths: Iterable[str | Path]) -> ResultFiles:
     Raises
     ------
     ValueError
-        If a path does not exist, a named file holds no accuracies on episodes, or a file of others is invalid.
+        If a path does not exist, a named file holds neither accuracies on episodes nor tables, or one is invalid.
     """
     found = ResultFiles()
     for path in map(Path, paths):
@@ -68,10 +72,11 @@ def read_results(paths: Iterable[str | Path]) -> ResultFiles:
             _read_folder(path, found)
         elif not _read_file(path, found):
             raise ValueError(
-                f"{path} holds no accuracies on episodes; expected results.json or episodes.json of fewshot bench, "
-                "the --json of fewshot evaluate, or a file in the schema of benchmarks/README.md"
+                f"{path} holds no accuracies on episodes, and no tables lie beside it; expected results.json or "
+                "episodes.json of fewshot bench, the --json of fewshot evaluate, or a file in the schema of "
+                "benchmarks/README.md"
             )
-    if not found.results:
+    if not (found.results or found.tables):
         raise ValueError("no results are given; name files of results, or folders of them")
     return found
 
@@ -106,6 +111,8 @@ def _read_file(path: Path, found: ResultFiles) -> bool:
             found.results += _of_grid(content, source, path)
         elif "fingerprint" in content and "results" in content:
             found.results += [_of_evaluate(row, content, source) for row in content["results"]]
+        elif tables := tables_beside(path, source):
+            found.tables += tables
         else:
             return False
     except (KeyError, TypeError, AttributeError) as error:

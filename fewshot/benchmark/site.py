@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fewshot.benchmark.pairing import checked
+from fewshot.benchmark.plain_table import PlainTable
 from fewshot.benchmark.result import Result, Source
 from fewshot.benchmark.result_files import read_results
 from fewshot.benchmark.table import setting
@@ -64,7 +65,7 @@ class Site:
     results : sequence of Result
         Its rows.
     left_out : sequence of str
-        Files in the given folders that hold no accuracies on episodes.
+        Files in the given folders that hold neither accuracies on episodes nor tables.
     """
 
     page: Path
@@ -114,27 +115,39 @@ def write_site(out: str | Path, paths: Iterable[str | Path]) -> Site:
     (folder / FILES).mkdir(parents=True, exist_ok=True)
     for source in found.sources:
         write_text(folder / FILES / source.name, source.text)
-    _page(results, found.sources).write(folder / PAGE, f"Made by: {command_line()}")
+    _page(results, found.tables, found.sources).write(folder / PAGE, f"Made by: {command_line()}")
     return Site(folder / PAGE, results, found.left_out)
 
 
-def _page(results: Sequence[Result], sources: Sequence[Source]) -> Page:
+def _page(results: Sequence[Result], tables: Sequence[PlainTable], sources: Sequence[Source]) -> Page:
     page = Page("Few-shot results", LEAD)
-    quoted, frozen = (sum(map(bool, values)) for values in zip(*((r.quoted, r.frozen) for r in results), strict=True))
+    quoted, frozen = (sum(bool(getattr(one, name)) for one in results) for name in ("quoted", "frozen"))
     cards = [(str(len(results)), "results"), (str(len({one.dataset for one in results})), "data sets")]
     page.cards([*cards, (str(frozen), "on frozen episodes"), (str(quoted), "quoted from publications")])
     numbers = {source.name: i for i, source in enumerate(sources, 1)}
-    tables: dict[str, list[Result]] = {}
+    listings: dict[str, list[Result]] = {}
     for one in results:  # cifar_fs is CIFAR-FS
-        tables.setdefault(re.sub(r"[\W_]", "", f"{one.dataset} {one.split}").lower(), []).append(one)
-    for own in sorted(tables.values(), key=len, reverse=True):
+        listings.setdefault(re.sub(r"[\W_]", "", f"{one.dataset} {one.split}").lower(), []).append(one)
+    for own in sorted(listings.values(), key=len, reverse=True):
         title, _ = Counter(f"{one.dataset}, {one.split}".removesuffix(", ") for one in own).most_common()[0]
         page.listing(Listing(title, COLUMNS, _rows(own, numbers), _caption(own)))
     page.section("How to read the tables", READING)
+    for source in sources:
+        if own_tables := [table for table in tables if table.source is source]:
+            _plain(page, source, own_tables, numbers[source.name])
     page.section("Files and commands", "Each file of results, with what wrote it. Numbers in the tables lead here.")
     for source in sources:
-        page.file(_file(source, numbers[source.name], sum(one.source is source for one in results)))
+        counts = [sum(one.source is source for one in some) for some in (results, tables)]
+        page.file(_file(source, numbers[source.name], *counts))
     return page
+
+
+def _plain(page: Page, source: Source, tables: Sequence[PlainTable], number: int) -> None:
+    """Add a section with the tables of a file that are no accuracies on episodes."""
+    topic = Path(source.name).stem.replace("_", " ")
+    page.section(f"{topic[:1].upper()}{topic[1:]}")
+    for one in tables:
+        page.table(one.frame, f"{one.title} [{number}]".strip())
 
 
 def _caption(own: Sequence[Result]) -> str:
@@ -212,13 +225,14 @@ def _quoted(one: Result) -> str:
     return value if np.isnan(one.ci95) else f"{value} ± {ci95}"
 
 
-def _file(source: Source, number: int, n_results: int) -> NamedFile:
+def _file(source: Source, number: int, n_results: int, n_tables: int) -> NamedFile:
     versions = source.manifest.get("versions", {})
     facts = {name: value for name, value in source.manifest.items() if name != "versions"}
+    counts = ", ".join(counted(n, what) for n, what in ((n_results, "result"), (n_tables, "table")) if n)
     return NamedFile(
         anchor=f"file-{number}",
         title=f"[{number}] {source.name}",
-        text=counted(n_results, "result") + "." if n_results else "Frozen episodes.",
+        text=f"{counts or 'Frozen episodes'}.",
         path=f"{FILES}/{source.name}",
         command=source.command,
         facts={**facts, **(versions if isinstance(versions, dict) else {})},

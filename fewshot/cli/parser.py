@@ -142,6 +142,7 @@ class CommandParser(Parser):
             shown.start_section(title)
             shown.add_arguments(actions)
             shown.end_section()
+        shown.add_text(self.epilog)
         return f"{shown.format_help()}\nexample:\n  {COMMANDS[self.command].example}\n"
 
 
