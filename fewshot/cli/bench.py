@@ -132,9 +132,7 @@ def _site(options: argparse.Namespace) -> int:
         warn(f"{one.source.name}: {one.method}, {one.n_way}-way {one.n_shot}-shot: {one.note}")
     n_left = len(site.left_out)
     left = (
-        [f"{counted(n_left, 'file')} without accuracies or tables left out, e.g. {site.left_out[0]}"]
-        if n_left
-        else []
+        [f"{counted(n_left, 'file')} without accuracies or tables left out, e.g. {site.left_out[0]}"] if n_left else []
     )
     facts = {"written": str(site.page), "results": site.to_rows(), "left_out": list(site.left_out)}
     finish(options, facts, *left, f"{counted(len(site.results), 'result')} written to {site.page}")
