@@ -56,10 +56,10 @@ learners = [{learner = "shrunken"}]
 EDITED = {"doubtful.csv": "image,class\nphotos/temple/00.png,flower\n"}
 #: Runs commands in folders in one process, since importing torch takes seconds: [[folder, [[word, ...], ...]], ...].
 RUNNER = """
-import json, os, sys, traceback
+import contextlib, io, json, os, sys, traceback
 import fewshot.cli, fewshot.runtime.command
 assert os.path.realpath(fewshot.__file__).startswith(os.path.realpath(sys.argv[2])), fewshot.__file__
-failed = []
+failed, printed = [], []
 for folder, commands in json.load(open(sys.argv[1])):
     os.chdir(folder)
     for program, *words in commands:
@@ -67,15 +67,18 @@ for folder, commands in json.load(open(sys.argv[1])):
             open(words[0], "w").write(words[1])
             continue
         main = fewshot.cli.main if program == "fewshot" else fewshot.runtime.command.main
+        said = io.StringIO()
         try:
-            status = main(words)
+            with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+                status = main(words)
         except SystemExit as left:
             status = left.code
         except Exception:
             status = traceback.format_exc()
+        printed.append([folder, [program, *words], said.getvalue()])
         if status:
-            failed.append([folder, program, *words, status])
-print(json.dumps(failed), file=sys.__stdout__)
+            failed.append([folder, program, *words, status, said.getvalue()[-1000:]])
+print(json.dumps([failed, printed]), file=sys.__stdout__)
 """
 
 
@@ -92,6 +95,20 @@ def shortened(line):
     """Return a command with the options that make it short."""
     more = [options for pattern, options in SHORTER.items() if re.match(pattern, line)]
     return " ".join([line.partition("  #")[0], *more])
+
+
+def sessions():
+    """Yield page, command and the lines that the page shows below it."""
+    for page in PAGES:
+        for block in re.findall(r"```text\n(\$ .*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL):
+            for command, *lines in (part.splitlines() for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]):
+                if lines:
+                    yield page.relative_to(ROOT).as_posix(), command, lines
+
+
+def shape(line):
+    """Return a line without what differs from machine to machine and from picture to picture: its numbers."""
+    return " ".join(re.sub(r"\d+(\.\d+)?( ms| s)?\b", "N", line).split())
 
 
 def is_run(line):
@@ -127,10 +144,10 @@ def stand_ins(tmp_path_factory):
     place = tmp_path_factory.mktemp("stand_ins")
     for i, name in enumerate(("photos", "others", "new_photos", "archive", "pool", "day")):
         write_photos(place / name, 4, seed=i)
-    shutil.copytree(place / "photos" / "temple", place / "new_photos" / "temple", dirs_exist_ok=True)
-    shutil.copy(place / "photos" / "temple" / "00.png", place / "new_photos" / "temple" / "temple5.jpg")
+    shutil.move(place / "new_photos" / "temple" / "00.png", place / "new_photos" / "temple" / "temple5.jpg")
     for i, name in enumerate(("new1.jpg", "new2.jpg", "heron1.jpg", "heron2.jpg")):
         Image.effect_noise((80, 60), 30 + 20 * i).convert("RGB").save(place / name)
+    Image.open(place / "photos" / "temple" / "00.png").save(place / "new1.jpg")
     for i in range(6):
         (bird := place / "other_birds" / f"{i}").mkdir(parents=True)
         for j in range(4):
@@ -190,8 +207,18 @@ def test_the_commands_of_the_documents_run_from_the_wheel(python, stand_ins, tmp
     command = [program, "-c", RUNNER, str(tmp_path / "jobs.json"), installed]
     run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
     assert run.returncode == 0, run.stderr
-    failed = json.loads(run.stdout.splitlines()[-1])
+    failed, printed = json.loads(run.stdout.splitlines()[-1])
     assert not failed, "\n".join([*map(str, failed), run.stderr[-3000:]])
+    unlike = []
+    compared = set()
+    for page, command, lines in sessions():
+        folder, words = f" {page.replace('/', ' ')}", shlex.split(command, comments=True)
+        for text in [text for where, ran, text in printed if where.endswith(folder) and ran == words]:
+            compared.add(page)
+            if list(map(shape, lines)) != list(map(shape, text.splitlines())):
+                unlike.append(f"{page}: {command}\n{text}")
+    assert not unlike, "\n".join(unlike)
+    assert compared >= {"README.md", "docs/start.md", "docs/devices.md"}
     for folder, words in services[:1]:
         command = [program, "-m", *words, "--port", "0"]
         with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True) as service:
