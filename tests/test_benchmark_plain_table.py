@@ -61,6 +61,7 @@ def test_the_page_of_results_shows_them_with_their_command(tmp_path):
     assert (site.results, site.left_out) == ([], [])
     page = site.page.read_text()
     assert page.count("<table") == 2
+    assert "<b>0</b><span>data sets<" in page
     for text in ("Rates in %, one image a class [1]", "61.3 ± 2", "python rates.py", "2 tables."):
         assert text in page
 

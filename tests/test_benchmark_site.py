@@ -154,6 +154,7 @@ def test_files_without_accuracies_are_left_out_of_folders_and_refused_by_name(tm
     others(folder / "others.json", QUOTED)
     site = write_site(tmp_path / "site", [folder, folder / "others.json"])
     assert (len(site.results), site.left_out) == (1, ["times.json"])
+    assert "<b>1</b><span>data set</span>" in site.page.read_text()
     with pytest.raises(ValueError, match="times.json holds no accuracies on episodes, and no tables"):
         write_site(tmp_path / "site", [folder / "times.json"])
     with pytest.raises(ValueError, match="gone.json cannot be read"):

@@ -15,7 +15,7 @@ from fewshot.benchmark.tasks import make_sampler
 from fewshot.data.preprocess import Preprocessing
 from fewshot.episodes.query_draws import of_queries
 from fewshot.report.figures import accuracy_dots, accuracy_lines, accuracy_map, confusion
-from fewshot.report.page import Page
+from fewshot.report.page import Page, count_card
 
 #: Side of a picture in pixels, hard episodes to show, and pictures of each class.
 SIDE, N_HARD, N_PICTURES = 64, 3, 3
@@ -51,14 +51,9 @@ def write_report(
     )
     page.cards(
         [
-            *(
-                (str(n), noun if n == 1 else f"{noun}s")
-                for n, noun in (
-                    (frame["learner"].nunique(), "learner"),
-                    (len(data), "data set"),
-                    (frame["backbone"].nunique(), "backbone"),
-                )
-            ),
+            count_card(frame["learner"].nunique(), "learner"),
+            count_card(len(data), "data set"),
+            count_card(frame["backbone"].nunique(), "backbone"),
             (f"{int(frame.loc[frame['error'] == '', 'n_episodes'].sum()):,}", "episodes answered"),
         ]
     )

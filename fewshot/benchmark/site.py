@@ -20,7 +20,7 @@ from fewshot.episodes.query_draws import BALANCED, DIRICHLET, SINGLE
 from fewshot.persistence.files import refuse_irregular, refuse_other_files, write_text
 from fewshot.persistence.provenance import command_line
 from fewshot.report.listing import Cell, Column, Listing, NamedFile
-from fewshot.report.page import Page
+from fewshot.report.page import Page, count_card
 from fewshot.utils.text import counted
 
 PAGE, FILES = "index.html", "files"
@@ -122,7 +122,7 @@ def write_site(out: str | Path, paths: Iterable[str | Path]) -> Site:
 def _page(results: Sequence[Result], tables: Sequence[PlainTable], sources: Sequence[Source]) -> Page:
     page = Page("Few-shot results", LEAD)
     quoted, frozen = (sum(bool(getattr(one, name)) for one in results) for name in ("quoted", "frozen"))
-    cards = [(str(len(results)), "results"), (str(len({one.dataset for one in results})), "data sets")]
+    cards = [count_card(len(results), "result"), count_card(len({one.dataset for one in results}), "data set")]
     page.cards([*cards, (str(frozen), "on frozen episodes"), (str(quoted), "quoted from publications")])
     numbers = {source.name: i for i, source in enumerate(sources, 1)}
     listings: dict[str, list[Result]] = {}

@@ -15,7 +15,7 @@ from fewshot.images.answer import Answer
 from fewshot.images.model import FewShotModel
 from fewshot.images.tested import TestResult
 from fewshot.report import figures
-from fewshot.report.page import Page
+from fewshot.report.page import Page, count_card
 from fewshot.report.query import QueryAnswer
 from fewshot.report.related import About
 from fewshot.utils.text import as_unicode, counted, natural_key
@@ -123,7 +123,9 @@ def write_test(path: str | Path, found: TestResult, folder: str | Path | None = 
         cards.append((f"{100 * found.mean_probability:.1f} %", "how sure it was of its answers, on the mean"))
     if found.unknown_accepted is not None:
         n = int((~found.is_known).sum())
-        cards.append((f"{100 * found.unknown_accepted:.0f} %", f"of {n} images of unknown classes taken for a class"))
+        cards.append(
+            (f"{100 * found.unknown_accepted:.0f} %", f"of {counted(n, 'image')} of unknown classes taken for a class")
+        )
     page.cards(cards)
     show_tested(page, found)
     write_page(page, path)
@@ -152,7 +154,7 @@ def write_classes(
         f"Learned from {counted(sum(counts), 'image')}, with no gradient step.",
         About.of(folder, "Classes"),
     )
-    page.cards([(str(len(counts)), "classes"), (_range(counts), "images per class")])
+    page.cards([count_card(len(counts), "class"), (_range(counts), "images per class")])
     page.section("Classes", "The support images were not kept." if support is None else "")
     if support is not None:
         shown = {label: support.of(label).thumbnails for label in sorted(labels, key=natural_key)}

@@ -17,7 +17,7 @@ from fewshot.images.model import FewShotModel
 from fewshot.images.pages import SHOWN, show_tested, write_page
 from fewshot.images.support import Support
 from fewshot.report import figures
-from fewshot.report.page import Page
+from fewshot.report.page import Page, count_card
 from fewshot.report.query import Picture
 from fewshot.report.related import About
 from fewshot.utils.text import as_unicode, counted, listed
@@ -99,7 +99,7 @@ def write_audit(path: str | Path, model: FewShotModel, frame: pd.DataFrame, fold
     )
     page.cards(
         [
-            (str(len(frame)), "support images"),
+            count_card(len(frame), "support image"),
             (str(len(found)), "to look at"),
             (str(int((frame["near_duplicate_of"] != "").sum())), "nearly the same as another"),
         ]

@@ -18,6 +18,7 @@ from fewshot.report.listing import Listing, NamedFile
 from fewshot.report.pictures import Pictures
 from fewshot.report.query import Picture, QueryAnswer, card_of, picture_of
 from fewshot.report.related import PLACE, About, link
+from fewshot.utils.text import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -203,6 +204,18 @@ class Page:
             f"<body><main>\n{PLACE}\n{self._head}\n{parts}\n{body}\n{again}\n"
             f"<footer>{text_of(footer)}</footer></main>\n{others}<script>\n{script}</script></body></html>\n"
         )
+
+
+def count_card(n: int, noun: str) -> tuple[str, str]:
+    """Return a headline number that counts something; see `Page.cards`.
+
+    Examples
+    --------
+    >>> count_card(1, "class"), count_card(2, "class")
+    (('1', 'class'), ('2', 'classes'))
+    """
+    number, _, what = counted(n, noun).partition(" ")
+    return number, what
 
 
 def _shown(cell: Any) -> str:
