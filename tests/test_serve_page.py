@@ -625,6 +625,38 @@ def test_what_cannot_be_taken_while_a_label_is_being_saved_is_told(tmp_path, mon
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("screen", ["phone", "desktop"])
+def test_one_in_five_pictures_is_drawn_at_random_and_measures(tmp_path, screen):
+    batch = write_photos(tmp_path / "new", 15, seed=4)
+    with running(taught(tmp_path / "m", 3)) as client, browsing(f"{client.base_url}/#next", screen) as page:
+        page.evaluate("Math.random = ((i) => () => (i++ % 5 ? 0.9 : 0.1))(0)")
+        choose(page, batch)
+        drawn = []
+        for left in range(30, 0, -1):
+            page.get_by_text(f"{left} left").wait_for()
+            is_drawn = page.get_by_text("to measure how good it is").count() > 0
+            guess = page.locator(".guess .name").inner_text()
+            if is_drawn and len(drawn) == 2:  # the classifier was wrong
+                page.keyboard.press("1" if guess == "temple" else "2")
+            else:
+                page.keyboard.press("Enter")
+            drawn += [30 - left] if is_drawn else []
+            if len(drawn) == 5 and is_drawn:
+                page.get_by_text(
+                    "It knew 4 of the last 5 pictures drawn at random before you named them: 80 %"
+                ).wait_for()
+                accessible(page)
+        assert drawn == [4, 9, 14, 19, 24, 29]
+        page.get_by_text("All labelled").wait_for()
+        page.get_by_text(
+            "It knew 5 of the last 6 pictures drawn at random before you named them: 83 % (44 % to 97 %)."
+        ).wait_for()
+        page.keyboard.press("u")
+        page.get_by_text("It knew 4 of the last 5").wait_for()
+        assert not page.errors
+
+
+@pytest.mark.slow
 def test_a_label_that_is_refused_takes_its_undo_along(tmp_path, monkeypatch):
     batch = write_photos(tmp_path / "new", 3, seed=4)
     with running(taught(tmp_path / "m", 3)) as client, browsing(f"{client.base_url}/#next") as page:

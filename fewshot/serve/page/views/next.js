@@ -16,6 +16,18 @@ const KEYS = [..."1234567890abcdefghijklmopqrtvwxyz"];
 const PART = 64;
 const AHEAD = 40;
 const AGAIN = 5;
+//: Of a batch of so many pictures, about one in EVERY is drawn at random and tells how good the classifier is: the others
+//: are chosen because they are hard. The last RECENT of them count.
+const MANY = 20;
+const EVERY = 5;
+const RECENT = 30;
+
+/** Return Wilson's interval of 95 % for a share. */
+function interval(right, n) {
+  const [share, z] = [right / n, 1.96 ** 2 / n];
+  const half = 1.96 * Math.sqrt((share * (1 - share)) / n + z / (4 * n));
+  return [(share + z / 2 - half) / (1 + z), (share + z / 2 + half) / (1 + z)];
+}
 
 export class NextView {
   constructor() {
@@ -23,7 +35,7 @@ export class NextView {
     this.queue = [];
     this.keys = [];
     this.labelled = 0;
-    this.past = []; // labels that can be undone: {item, learned, before, after}, the versions around each
+    this.past = []; // labels that can be undone: {item, learned, before, after, right}, the versions around each
     this.turn = Promise.resolve(true);
     this.reading = Promise.resolve();
     this.zone = dropzone("Drop pictures that have no label yet", "A folder of hundreds is fine. They stay on this computer until you name them.", (files) => this.receive(files));
@@ -35,9 +47,10 @@ export class NextView {
     this.choices = h("div", { class: "keys" });
     this.bar = progress("Labelled");
     this.note = h("p", { class: "hint", role: "status" });
+    this.measured = h("p", { class: "soft" });
     this.coming = h("div", { class: "coming" });
     this.work = h("section", { class: "card label-work" }, h("div", { class: "label-left" }, this.stage, this.coming),
-      h("div", { class: "stack" }, this.bar.node, this.note, this.about, this.choices, this.form, this.name.note, h("div", { class: "row" },
+      h("div", { class: "stack" }, this.bar.node, this.measured, this.note, this.about, this.choices, this.form, this.name.note, h("div", { class: "row" },
         button("Skip", () => this.skip(), { kind: "quiet", "aria-keyshortcuts": "s" }), button("Undo", () => this.back(), { kind: "quiet", "aria-keyshortcuts": "u" }), button("Stop", () => this.stop(), { kind: "quiet" })),
         h("p", { class: "hint wide-only" }, "Keys: the one beside a class, Enter for the guess, N for another name, S to skip, U to undo.")));
     this.place = h("div", {}, this.start);
@@ -88,6 +101,7 @@ export class NextView {
     const fresh = pictures.map(({ file }) => ({ file, row: null, done: false }));
     const finished = await attempt(() => this.embed(fresh, (n) => bar.set(n / fresh.length, `Looked at ${n} of ${counted(fresh.length, "picture")}`)));
     const usable = fresh.filter(({ row }) => row);
+    for (const item of usable) item.drawn = usable.length >= MANY && Math.random() < 1 / EVERY;
     this.pool.push(...usable);
     if (usable.length < fresh.length && finished) say(unread(fresh.filter(({ row }) => !row).map(({ file, why }) => ({ name: file.name, message: why }))), { kind: "bad" });
     if (this.pool.length) await attempt(() => this.order());
@@ -111,16 +125,38 @@ export class NextView {
     return true;
   }
 
-  /** Put the pictures that are left into the order of the service. */
+  /** Put the pictures that are left into the order of the service, and one drawn at random after each few of them. */
   async order() {
     const left = this.pool.filter(({ done, skipped }) => !done && !skipped);
-    if (!left.length) return;
-    const most = Math.max(50, Math.floor((state.model.limits.body_bytes * 0.8) / (12 * left[0].row.length)));
-    const pool = left.length > most ? left.toSorted(() => Math.random() - 0.5).slice(0, most) : left;
-    const { order } = await ask("POST", "suggest", { query: { k: AHEAD }, json: { embeddings: pool.map(({ row }) => row) } });
-    this.queue = order.map((one) => ({ item: pool[one.index], label: one.label, likeliest: one.likeliest, probability: one.probability, reason: one.reason }));
-    for (const item of pool) item.copy = order.length < Math.min(AHEAD, pool.length) && !order.some((one) => pool[one.index] === item);
+    const drawn = left.filter((item) => item.drawn).sort((a, b) => Number(Boolean(a.copy)) - Number(Boolean(b.copy)));
+    this.queue = await this.suggested(left.filter((item) => !item.drawn));
+    const place = new Map(drawn.map((item, number) => [item, number]));
+    const measuring = (await this.suggested(drawn.slice(0, AHEAD / EVERY))).sort((a, b) => place.get(a.item) - place.get(b.item));
+    const waited = this.past.findLastIndex(({ item }) => item.drawn); // the label since which none was drawn
+    let at = Math.max(0, EVERY - this.past.length + waited);
+    for (const one of measuring) {
+      this.queue.splice(at, 0, { ...one, reason: "drawn at random, to measure how good it is" });
+      at += EVERY;
+    }
     this.since = 0;
+  }
+
+  /** Return pictures in the order in which labels help most, with the present answers. */
+  async suggested(items) {
+    if (!items.length) return [];
+    const most = Math.max(50, Math.floor((state.model.limits.body_bytes * 0.8) / (12 * items[0].row.length)));
+    const pool = items.length > most ? items.toSorted(() => Math.random() - 0.5).slice(0, most) : items;
+    const { order } = await ask("POST", "suggest", { query: { k: AHEAD }, json: { embeddings: pool.map(({ row }) => row) } });
+    for (const item of pool) item.copy = order.length < Math.min(AHEAD, pool.length) && !order.some((one) => pool[one.index] === item);
+    return order.map((one) => ({ item: pool[one.index], label: one.label, likeliest: one.likeliest, probability: one.probability, reason: one.reason }));
+  }
+
+  /** Return how many of those drawn at random were known before they were named; empty if too few were. */
+  get measure() {
+    const recent = this.past.filter(({ right }) => right !== undefined).slice(-RECENT);
+    const n = recent.filter(({ right }) => right).length;
+    const [low, high] = interval(n, recent.length);
+    return recent.length < EVERY ? "" : `It knew ${n} of the last ${recent.length} pictures drawn at random before you named them: ${percent(n / recent.length)} (${percent(low)} to ${percent(high)}).`;
   }
 
   /** Show the next picture. */
@@ -145,6 +181,7 @@ export class NextView {
     const { label, likeliest, probability, reason } = this.current;
     const left = this.pool.filter(({ done, skipped }) => !done && !skipped).length;
     this.bar.set(this.labelled / Math.max(1, this.labelled + left), `${counted(this.labelled, "picture")} labelled, ${left.toLocaleString("en")} left`);
+    fill(this.measured, this.measure);
     fill(this.stage, local(this.picture, "stage-picture"));
     const guess = label !== null && state.knows(label);
     fill(this.about, guess ? [h("p", { class: "eyebrow" }, "Guess"), h("button", { type: "button", class: "guess", onclick: () => this.label(label) }, h("span", { class: "name" }, label), h("span", { class: "soft" }, percent(probability)), h("kbd", {}, "Enter"))] : h("p", { class: "soft" }, likeliest && state.knows(likeliest) ? `Like no class: ${likeliest} comes closest, ${percent(probability)}.` : "No guess yet: name this one."),
@@ -169,9 +206,11 @@ export class NextView {
     if (!current) return undefined;
     return this.inTurn(async () => {
       const before = state.model.version;
+      // Of a class that it did not know, no answer could be right.
+      const right = current.item.drawn && current.likeliest !== null && state.knows(name) ? current.likeliest === name : undefined;
       const found = await saving(async () => {
         const answer = await ask("POST", "classes", { body: form([this.picture], { name }) });
-        this.past.push({ item: current.item, learned: answer.learned, before, after: answer.version });
+        this.past.push({ item: current.item, learned: answer.learned, before, after: answer.version, right });
         return answer;
       });
       if (!found) return false;
@@ -219,7 +258,7 @@ export class NextView {
     for (const { item } of this.past.splice(from).reverse()) {
       item.done = false;
       this.labelled -= 1;
-      this.queue.unshift({ item, label: null, probability: 0, reason: "" });
+      this.queue.unshift({ item, label: null, likeliest: null, probability: 0, reason: "" });
     }
   }
 
@@ -243,7 +282,7 @@ export class NextView {
 
   finish() {
     const skipped = this.pool.filter((item) => item.skipped && !item.done).length;
-    fill(this.place, emptiness("next", this.labelled ? "All labelled" : "Nothing left to label", `${counted(this.labelled, "picture")} labelled${skipped ? `, ${skipped} skipped` : ""}. Pictures that it knows already are left out.`,
+    fill(this.place, emptiness("next", this.labelled ? "All labelled" : "Nothing left to label", `${counted(this.labelled, "picture")} labelled${skipped ? `, ${skipped} skipped` : ""}. Pictures that it knows already are left out. ${this.measure}`,
       button("Another batch", () => this.stop(), { kind: "main" }), linkButton("Try it", "#try", "plain", "try"), this.past.length ? button("Undo the last label", () => this.back(), { kind: "quiet", "aria-keyshortcuts": "u" }) : null));
   }
 
