@@ -76,9 +76,12 @@ def test_every_class_and_row_is_drawn_equally_often():
         ({"n_way": 5}, "found 4 classes with the 3 rows that n_shot=1 .* fewer than n_way=5"),
         (
             {"n_way": 2, "n_query": 5},
-            r"found 2 classes with fewer than the 6 rows .*: a \(4\), d \(5\); lower n_shot or n_query, or pass",
+            r"found 2 classes with fewer than the 6 rows .*: a \(4\), d \(5\); lower n_query to 3 or lower n_shot or pass",
         ),
-        ({"n_way": 3, "n_query": 5}, r": a \(4\), d \(5\); lower n_shot or n_query$"),  # dropping them leaves two
+        (
+            {"n_way": 3, "n_query": 5},
+            r": a \(4\), d \(5\); lower n_query to 3 or lower n_shot$",
+        ),  # dropping them leaves two
         ({"n_way": 4, "n_query": 5, "small_classes": "drop"}, "found 2 classes with the 6 rows"),
         ({"seed": -1}, "seed is -1"),
         ({"seed": 1.5}, "seed is 1.5; expected a whole number of at least 0"),
@@ -88,6 +91,11 @@ def test_every_class_and_row_is_drawn_equally_often():
             {"n_query": 2, "query_classes": "dirichlet"},
             "fewer than the 5 rows that an episode needs with query_classes='dirichlet': a",
         ),
+        (
+            {"n_way": 2, "query_classes": 1},
+            r"the 5 rows .*query_classes=1: .*; lower n_query to 1 or lower n_shot or pass",
+        ),
+        ({"n_way": 2, "n_shot": 6}, r"fewer than the 8 rows .*; lower n_shot$"),
         ({"small_classes": "ignore"}, "small_classes is 'ignore'; expected 'raise', 'drop', 'use'"),
         ({"class_weight": {"e": 1}}, "class_weight names 'e', which is not a class"),
         ({"class_weight": {"a": -1}}, "class_weight must be finite"),

@@ -92,7 +92,11 @@ class EpisodeSampler(Sampler):
             )
         needed = n_shot + most_queries(query_classes, n_way, n_query)
         why = f" with query_classes={query_classes!r}" * (query_classes not in (BALANCED, SINGLE))
-        rows = _large_enough(rows_by_class(labels), needed, small_classes, n_way, why)
+        groups = rows_by_class(labels)
+        least = min(map(len, groups.values()), default=0) - n_shot
+        fitting = [n for n in range(1, n_query) if most_queries(query_classes, n_way, n) <= least]
+        cures = [*(f"lower n_query to {n}" for n in fitting[-1:]), "lower n_shot"]
+        rows = _large_enough(groups, needed, small_classes, n_way, (why, cures))
         self.classes = as_labels(list(rows), any_type=True)
         if len(self.classes) < n_way:
             raise TooSmallError(
@@ -169,17 +173,18 @@ class EpisodeSampler(Sampler):
 
 
 def _large_enough(
-    groups: dict[Any, NDArray[np.int64]], needed: int, small_classes: str, n_way: int, why: str
+    groups: dict[Any, NDArray[np.int64]], needed: int, small_classes: str, n_way: int, told: tuple[str, list[str]]
 ) -> dict[Any, NDArray[np.int64]]:
     small = {label: len(rows) for label, rows in groups.items() if len(rows) < needed}
     if not small or small_classes == "use":
         return groups
     if small_classes == "raise":
         listed = ", ".join(f"{label} ({count})" for label, count in list(small.items())[:10])
-        drop = ", or pass small_classes='drop'" if len(groups) - len(small) >= n_way else ""
+        why, cures = told
+        cures = [*cures, *["pass small_classes='drop'"] * (len(groups) - len(small) >= n_way)]
         raise TooSmallError(
             f"found {counted(len(small), 'class')} with fewer than the {needed} rows that an episode needs{why}: "
-            f"{listed}{', ...' if len(small) > 10 else ''}; lower n_shot or n_query{drop}"
+            f"{listed}{', ...' if len(small) > 10 else ''}; {' or '.join(cures)}"
         )
     return {label: rows for label, rows in groups.items() if label not in small}
 
