@@ -76,7 +76,7 @@ def test_every_class_and_row_is_drawn_equally_often():
         ({"n_way": 5}, "found 4 classes with the 3 rows that n_shot=1 .* fewer than n_way=5"),
         (
             {"n_way": 2, "n_query": 5},
-            r"found 2 classes with fewer than the 6 rows .*: a \(4\), d \(5\); lower n_query to 3 or lower n_shot or pass",
+            r"2 classes with fewer than the 6 rows .*: a \(4\), d \(5\); lower n_query to 3 or lower n_shot or pass",
         ),
         (
             {"n_way": 3, "n_query": 5},
