@@ -11,24 +11,25 @@ from fewshot import FewShotModel
 from tests.serving import QUICK, files, pictures, process, said
 
 PICTURES = pictures(40)
-#: Mounts a file system of so many kilobytes on a folder, in a space of its own, then becomes the service.
-SMALL = 'mount -t tmpfs -o size="$1k" tmpfs "$2" && shift 2 && exec "$@"'
+#: Mounts a file system of so many kilobytes on a folder.
+MOUNT = "mount -t tmpfs -o size={}k tmpfs '{}'"
 
 
-def in_a_small_one(kilobytes, place):
-    return ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", SMALL, "-", str(kilobytes), str(place))
+def isolated(space, first, command=()):
+    """A command in a space of its own, after another that prepares it."""
+    return ["unshare", "--user", "--map-root-user", space, "sh", "-c", f'{first} && exec "$@"', "-", *command]
 
 
-def can_mount(place):
-    tried = shutil.which("unshare") and subprocess.run([*in_a_small_one(64, place), "true"], capture_output=True)
-    return bool(tried) and tried.returncode == 0
+def can_isolate(space):
+    found = shutil.which("unshare") and subprocess.run(isolated(space, "true", ["true"]), capture_output=True)
+    return bool(found) and found.returncode == 0
 
 
 @pytest.mark.slow
 def test_a_full_disk_is_told_and_the_old_state_stays_whole(tmp_path):
-    if not can_mount(tmp_path):
+    if not can_isolate("--mount"):
         pytest.skip("no file system can be mounted here")
-    with process(tmp_path / "model", *QUICK, within=in_a_small_one(1500, tmp_path)) as found:
+    with process(tmp_path / "model", *QUICK, within=isolated("--mount", MOUNT.format(1500, tmp_path))) as found:
         client, taught = found.client, {}
         for i in range(len(PICTURES)):
             answer = client.post("v1/classes", data={"name": f"class {i}"}, files=files(PICTURES[i]))
