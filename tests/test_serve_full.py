@@ -20,16 +20,17 @@ def isolated(space, first, command=()):
     return ["unshare", "--user", "--map-root-user", space, "sh", "-c", f'{first} && exec "$@"', "-", *command]
 
 
-def can_isolate(space):
-    found = shutil.which("unshare") and subprocess.run(isolated(space, "true", ["true"]), capture_output=True)
-    return bool(found) and found.returncode == 0
+def can_isolate(space, first):
+    tried = shutil.which("unshare") and subprocess.run(isolated(space, first, ["true"]), capture_output=True)
+    return bool(tried) and tried.returncode == 0
 
 
 @pytest.mark.slow
 def test_a_full_disk_is_told_and_the_old_state_stays_whole(tmp_path):
-    if not can_isolate("--mount"):
+    mount = MOUNT.format(1500, tmp_path)
+    if not can_isolate("--mount", mount):
         pytest.skip("no file system can be mounted here")
-    with process(tmp_path / "model", *QUICK, within=isolated("--mount", MOUNT.format(1500, tmp_path))) as found:
+    with process(tmp_path / "model", *QUICK, within=isolated("--mount", mount)) as found:
         client, taught = found.client, {}
         for i in range(len(PICTURES)):
             answer = client.post("v1/classes", data={"name": f"class {i}"}, files=files(PICTURES[i]))
