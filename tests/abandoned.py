@@ -1,8 +1,8 @@
 """What a killed process leaves."""
 
-import subprocess
-import sys
 from pathlib import Path
+
+from tests.processes import python
 
 CODE = """
 import os, signal, sys
@@ -16,5 +16,4 @@ with partial_file(sys.argv[1]) as partial:
 
 def leave_partial(path):
     """Let a process be killed while it writes a file; return what it has left."""
-    done = subprocess.run([sys.executable, "-c", CODE, str(path)], capture_output=True, text=True, check=False)
-    return Path(done.stdout.strip())
+    return Path(python(CODE, path).stdout.strip())

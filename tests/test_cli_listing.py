@@ -14,6 +14,7 @@ from fewshot.embedding.backbones import check_backbone
 from fewshot.embedding.backbones.presets import PRESETS
 from fewshot.embedding.sources import OFFLINE
 from fewshot.learners.registry import learner_class
+from tests.processes import fewshot
 
 
 def test_every_method_of_the_package_is_listed_with_one_line(capsys, monkeypatch):
@@ -31,8 +32,7 @@ def test_every_method_of_the_package_is_listed_with_one_line(capsys, monkeypatch
 def test_a_method_of_a_plug_in_is_listed(tmp_path):
     code = "from fewshot import Learner, register_learner\n@register_learner('mine')\nclass Mine(Learner):\n"
     (tmp_path / "mine.py").write_text(code + '    "Answer with the first class."\n')
-    command = [sys.executable, "-m", "fewshot", "learners", "--plugin", str(tmp_path / "mine.py")]
-    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    listed = fewshot("learners", "--plugin", tmp_path / "mine.py").stdout
     assert any(line.split() == ["mine", "Answer", "with", "the", "first", "class"] for line in listed.splitlines())
 
 

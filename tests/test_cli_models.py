@@ -18,13 +18,9 @@ from fewshot.cli import main
 from fewshot.data.crop import DEFAULT
 from fewshot.persistence.artifact import version_of
 from tests.photographs import photos, quick_embedder, write_photos
+from tests.processes import fewshot
 
 QUICK = ("--backbone", "conv4", "--weights", "random", "--size", "32", "--quiet")
-
-
-def run(*arguments, cwd=None):
-    command = [sys.executable, "-m", "fewshot", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
 
 
 @pytest.fixture
@@ -72,7 +68,7 @@ def test_a_classifier_lives_through_processes(tmp_path, monkeypatch, capsys):
     for i in range(2):
         Image.fromarray(np.full((80, 90, 3), (200, 30 * i, 0), np.uint8)).save(tmp_path / f"red{i}.png")
 
-    fit = run("fit", "photos", "--out", "model", cwd=tmp_path)
+    fit = fewshot("fit", "photos", "--out", "model", cwd=tmp_path)
     assert fit.returncode == 0, fit.stderr
     assert "learned 2 classes from 4 images" in fit.stdout
     first = told("predict", "model", "queries", "--csv", "-")
@@ -80,7 +76,7 @@ def test_a_classifier_lives_through_processes(tmp_path, monkeypatch, capsys):
     assert [row["label"] for row in rows] == ["flower", "flower", "temple", "temple"]
     assert len(rows) == len(queries)
 
-    add = run("add", "model", "red", "red0.png", "red1.png", cwd=tmp_path)
+    add = fewshot("add", "model", "red", "red0.png", "red1.png", cwd=tmp_path)
     assert add.returncode == 0, add.stderr
     assert "'red' is a new class: learned 2 images in" in add.stdout
     shutil.copytree(tmp_path / "model", tmp_path / "elsewhere" / "copy")
@@ -425,6 +421,6 @@ def test_the_next_command_names_the_plug_in_that_it_needs(folder, tmp_path, monk
         "class Mine(PrototypicalLearner):\n    'Prototypes of my own.'\n"
     )
     fit = ["fit", folder, "--out", tmp_path / "own", "--learner", "mine", "--plugin", plugin, *QUICK]
-    told = run(*fit).stdout
+    told = fewshot(*fit).stdout
     assert f"now: fewshot predict {tmp_path / 'own'} IMAGES... --plugin {plugin}" in told
-    assert run("show", tmp_path / "own", "--plugin", plugin).returncode == 0
+    assert fewshot("show", tmp_path / "own", "--plugin", plugin).returncode == 0

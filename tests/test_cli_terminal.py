@@ -19,6 +19,7 @@ from fewshot.cli import main, make_parser
 from fewshot.cli.tables import as_table
 from fewshot.cli.terminal import complain, put, say, speaking
 from tests.photographs import quick_embedder, write_photos
+from tests.processes import fewshot
 
 #: As Linux names a file called in Latin-1.
 CAFE = "caf\udce9"
@@ -116,7 +117,7 @@ def test_standard_error_is_not_needed(model, saved, monkeypatch, stream):
 def test_verbose_says_what_takes_long_on_standard_error(model, saved, capsys):
     root = list(logging.root.handlers)
     command = ["predict", str(model), saved[1], "--csv", "-"]
-    ran = subprocess.run([sys.executable, "-m", "fewshot", *command, "-v"], capture_output=True, text=True, check=True)
+    ran = fewshot(*command, "-v")
     assert ran.stdout.startswith("image,label,")
     (line,) = ran.stderr.splitlines()
     assert line.startswith(f"loaded the classifier {model} in ")

@@ -12,6 +12,7 @@ import pytest
 from fewshot import FewShotImageClassifier
 from fewshot.cli import main
 from tests.photographs import quick_embedder, write_photos
+from tests.processes import python
 
 
 @pytest.fixture(scope="module")
@@ -107,8 +108,7 @@ def test_a_killed_command_leaves_a_classifier_that_answers(made, model):
     code = "import os, signal; os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)\n"
     code += "import sys; from fewshot.cli import main; main(sys.argv[1:])"
     for arguments in (["add", str(model), "heron", image, "--quiet"], ["undo", str(model)]):
-        run = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, check=False)
-        assert run.returncode == -signal.SIGKILL
+        assert python(code, *arguments).returncode == -signal.SIGKILL
         assert FewShotImageClassifier.load(model).classes_.tolist() == ["flower", "temple"]
         if arguments[0] == "add":
             assert main(arguments) == 0

@@ -1,8 +1,6 @@
 """Networks of the user's own, by name: embedded with, trained, saved, and built again in another process."""
 
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -22,6 +20,7 @@ from fewshot import (
 from fewshot.embedding.backbones import registered
 from fewshot.embedding.checkpoint import Checkpoint
 from fewshot.errors import ArtifactError, UnknownNameError
+from tests.processes import python
 
 DATA = digits()
 SUPPORT, QUERIES = DATA[:40], DATA.images[40:60]
@@ -202,7 +201,6 @@ def test_what_is_no_network_is_told_in_a_sentence():
     assert "register_backbone" in caught.value.__notes__[0]
 
 
-@pytest.mark.slow
 def test_another_process_needs_the_registration_which_a_plug_in_may_hold(small, tmp_path):
     folder = tmp_path / "model"
     model = FewShotImageClassifier("mine.small", progress=False).fit(SUPPORT)
@@ -213,9 +211,9 @@ def test_another_process_needs_the_registration_which_a_plug_in_may_hold(small, 
         "import sys, numpy as np; from fewshot import FewShotImageClassifier as F; "
         "print(F.load(sys.argv[1]).predict(np.load(sys.argv[2])).tolist())"
     )
-    command = [sys.executable, "-c", code, str(folder), str(tmp_path / "queries.npy")]
-    without = subprocess.run(command, capture_output=True, text=True, check=False)
+    process = code, folder, tmp_path / "queries.npy"
+    without = python(*process)
     assert "saved with the network 'mine.small', which neither timm nor a plug-in has; register it" in without.stderr
     environment = {**os.environ, "FEWSHOT_PLUGINS": str(tmp_path / "mine.py")}
-    found = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    found = python(*process, env=environment)
     assert found.stdout.strip() == str(model.predict(QUERIES).tolist())

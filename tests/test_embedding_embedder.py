@@ -2,7 +2,6 @@ import errno
 import io
 import multiprocessing
 import pickle
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
@@ -43,6 +42,7 @@ from fewshot.errors import (
 )
 from fewshot.utils.isolation import seeded
 from tests.photographs import photos, quick_embedder, write_photos
+from tests.processes import python
 
 
 @pytest.fixture
@@ -232,8 +232,7 @@ def test_a_pickle_is_small_answers_the_same_elsewhere_and_refuses_other_weights(
     assert len(data) < 2000
     (tmp_path / "embedder.pickle").write_bytes(data)
     code = "import pickle, sys; print(pickle.load(open(sys.argv[1], 'rb')).transform(sys.argv[2:]).tolist())"
-    command = [sys.executable, "-c", code, str(tmp_path / "embedder.pickle"), *paths]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    run = python(code, tmp_path / "embedder.pickle", *paths)
     np.testing.assert_allclose(np.array(eval(run.stdout)), expected, atol=1e-6)
     save_weights(checkpoint, create_backbone("conv4", img_size=32, seed=1), PrototypicalLearner())
     with pytest.raises(ArtifactError, match="differ from those that this embedder was saved with"):

@@ -1,7 +1,5 @@
 import copy
 import pickle
-import subprocess
-import sys
 import warnings
 
 import numpy as np
@@ -24,6 +22,7 @@ from fewshot.embedding.checkpoint import save_weights
 from fewshot.errors import ImageDecodeError, UnknownNameError
 from fewshot.search.approximate import Approximate
 from tests.photographs import LABELS, photos, quick_embedder, write_photos
+from tests.processes import python
 from tests.summation import sum_in_other_orders
 
 
@@ -213,8 +212,7 @@ def test_a_pickle_answers_the_same_in_another_process(model, tmp_path):
     queries = write_photos(tmp_path / "queries", 2, seed=1)
     (tmp_path / "model.pickle").write_bytes(pickle.dumps(model))
     code = "import pickle, sys; print(pickle.load(open(sys.argv[1], 'rb')).predict_proba(sys.argv[2:]).tolist())"
-    command = [sys.executable, "-c", code, str(tmp_path / "model.pickle"), *queries]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    result = python(code, tmp_path / "model.pickle", *queries)
     np.testing.assert_allclose(eval(result.stdout), model.predict_proba(queries), atol=1e-6)
 
 

@@ -2,8 +2,6 @@ import copy
 import json
 import pickle
 import shutil
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from fewshot.learners.registry import learner_class, list_learners
 from fewshot.persistence.artifact import size_of
 from fewshot.utils.isolation import seeded
 from tests.photographs import photos, quick_embedder, write_photos
+from tests.processes import python
 from tests.together import together
 
 PREDICT = """
@@ -40,8 +39,7 @@ def test_it_answers_the_same_after_a_restart_and_from_another_place(model, tmp_p
     expected = model.predict_proba(queries)
     model.save(tmp_path / "model")
     shutil.move(tmp_path / "model", tmp_path / "elsewhere")
-    command = [sys.executable, "-c", PREDICT, str(tmp_path / "elsewhere"), *queries]
-    result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    result = python(PREDICT, tmp_path / "elsewhere", *queries, cwd=tmp_path)
     np.testing.assert_array_equal(json.loads(result.stdout), expected)
 
 

@@ -1,11 +1,10 @@
 import os
-import subprocess
-import sys
 
 import pytest
 
 from fewshot import Learner, PrototypicalLearner, list_learners, register_learner
 from fewshot.learners import registry
+from tests.processes import python
 
 
 @pytest.fixture
@@ -43,13 +42,7 @@ def test_an_installed_plug_in_is_found_through_its_entry_point(tmp_path):
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: a-plug-in\nVersion: 1.0\n")
     (metadata / "entry_points.txt").write_text("[fewshot.learners]\nplugged = a_plug_in\n")
-    run = subprocess.run(
-        [sys.executable, "-c", USE],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-    )
+    run = python(USE, path=[tmp_path])
     assert run.stdout.split() == ["a_plug_in", "b"], run.stderr
 
 
@@ -58,13 +51,8 @@ def test_a_plug_in_may_use_its_own_learner_while_it_is_imported(tmp_path):
     path.write_text(
         PLUG_IN + 'from fewshot import FewShotClassifier\nFewShotClassifier("plugged").fit([[0.0]], ["a"])\n'
     )
-    run = subprocess.run(
-        [sys.executable, "-c", "from fewshot import list_learners; assert 'plugged' in list_learners()"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, registry.PLUGINS: str(path)},
-    )
+    code = "from fewshot import list_learners; assert 'plugged' in list_learners()"
+    run = python(code, env={**os.environ, registry.PLUGINS: str(path)})
     assert run.returncode == 0, run.stderr
 
 

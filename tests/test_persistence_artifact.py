@@ -13,6 +13,7 @@ import pytest
 from fewshot.errors import ArtifactError
 from fewshot.persistence.artifact import is_artifact, read_artifact, size_of, write_artifact
 from fewshot.persistence.manifest import FORMAT, MANIFEST, PLAIN
+from tests.processes import python
 
 
 def write(folder, text, key=None):
@@ -253,8 +254,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 memory = (None, lambda path: path.write_bytes(bytes(1_000_000)))
 write_artifact({str(folder)!r}, "classifier", {{"says": "two"}}, {{"memory": memory}}, {{}})
 """
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "File too large" in run.stderr
+    assert "File too large" in python(code).stderr
     assert read(folder)[0] == "one"
     assert len(names(folder)) == 3
 
@@ -344,8 +344,7 @@ print(count)
 
 def test_row_73_a_process_killed_before_any_of_its_steps_leaves_the_old_or_the_new_content(folder, tmp_path):
     def save(last, to):
-        command = [sys.executable, "-c", STEPS, str(to), str(last)]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
+        return python(STEPS, to, last)
 
     n_steps = int(save(0, tmp_path / "other").stdout)
     assert n_steps >= 10  # three files written, synced and renamed, and the folder synced

@@ -22,6 +22,7 @@ from fewshot.retrieval.shards import ParquetTable
 from fewshot.retrieval.table import export_store, import_records, table_facts
 from fewshot.retrieval.work import annotate_folder
 from tests.photographs import quick_embedder, write_photos
+from tests.processes import fewshot
 
 
 @pytest.fixture
@@ -279,14 +280,9 @@ def test_a_shard_that_fails_is_told_when_the_others_are_there(folder, model, tmp
     assert found["resumed"] == 3
 
 
-def run(*arguments, **options):
-    command = [sys.executable, "-m", "fewshot", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
-
-
 def test_the_commands_annotate_and_search(folder, model, tmp_path, monkeypatch, capsys):
     model.save(tmp_path / "model")
-    done = run("annotate", "photos", "--model", "model", "--out", "all.parquet", "--quiet", cwd=tmp_path)
+    done = fewshot("annotate", "photos", "--model", "model", "--out", "all.parquet", "--quiet", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "12 images in" in done.stdout
     query = paths_of(folder)[0]
@@ -316,7 +312,7 @@ def test_the_commands_annotate_and_search(folder, model, tmp_path, monkeypatch, 
 def test_killed_again_and_again_it_ends_with_the_same_table(folder, model, tmp_path):
     model.save(tmp_path / "model")
     arguments = ("annotate", "photos", "--model", "model", "--shard", "1", "--quiet", "--out")
-    assert run(*arguments, "whole.parquet", cwd=tmp_path).returncode == 0
+    assert fewshot(*arguments, "whole.parquet", cwd=tmp_path).returncode == 0
     command, shards, kills = [sys.executable, "-m", "fewshot", *arguments, "out.parquet"], set(), 0
     while True:
         process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)

@@ -1,8 +1,5 @@
 """FAISS proposes: tuned to a recall against exact answers, on the threads that torch has."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -10,6 +7,7 @@ import torch
 from fewshot import PrototypeIndex
 from fewshot.search.approximate import Choice, faiss_module
 from fewshot.search.snapshot import FaissSnapshot
+from tests.processes import python
 
 RNG = np.random.default_rng(0)
 KEYS = (RNG.normal(size=(3000, 6)) @ RNG.normal(size=(6, 24)) + 0.3 * RNG.normal(size=(3000, 24))).astype(np.float32)
@@ -212,7 +210,5 @@ for made in (begin(), old):
 
 def test_faiss_answers_in_a_process_that_lets_it_take_tensors(tmp_path):
     """That import replaces the methods of all indexes, also of those that are there already."""
-    ran = subprocess.run(
-        [sys.executable, "-c", AFTER_TORCH_UTILS, str(tmp_path / "saved ")], capture_output=True, text=True, check=False
-    )
+    ran = python(AFTER_TORCH_UTILS, tmp_path / "saved ")
     assert ran.returncode == 0, ran.stderr[-2000:]

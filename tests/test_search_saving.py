@@ -19,6 +19,7 @@ from fewshot import FewShotImageClassifier, PrototypeIndex
 from fewshot.errors import ArtifactError
 from fewshot.search import saving
 from fewshot.search.approximate import faiss_module
+from tests.processes import python
 
 RNG = np.random.default_rng(0)
 KEYS = RNG.normal(size=(400, 6)).astype(np.float32)
@@ -63,8 +64,7 @@ def test_another_process_answers_the_same_bit_for_bit(tmp_path):
     for name, index in indexes.items():
         changed(index.add(KEYS)).save(tmp_path / name)
     np.save(tmp_path / "queries.npy", QUERIES)
-    command = [sys.executable, "-c", SEARCH, *(str(tmp_path / name) for name in ("queries.npy", *indexes))]
-    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    found = python(SEARCH, *(tmp_path / name for name in ("queries.npy", *indexes))).stdout.splitlines()
     assert [json.loads(line) for line in found] == [answers(index) for index in indexes.values()]
 
 

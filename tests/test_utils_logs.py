@@ -1,8 +1,6 @@
 """What takes long or may surprise is logged, and nothing is shown unless the program asks."""
 
 import logging
-import subprocess
-import sys
 import threading
 
 import numpy as np
@@ -12,6 +10,7 @@ from fewshot import Embedder, FewShotImageClassifier, MetaTrainer, PrototypeInde
 from fewshot.persistence.locking import locked
 from fewshot.utils.logs import timed
 from tests.photographs import photos
+from tests.processes import python
 from tests.training_data import QUICK, TRAIN, VAL
 
 QUIETLY = """
@@ -31,7 +30,7 @@ fewshot.PrototypeIndex("cosine", "ivf").add(keys).build()
 
 
 def test_the_library_shows_nothing_until_the_program_configures_logging():
-    run = subprocess.run([sys.executable, "-c", QUIETLY], capture_output=True, text=True, check=True)
+    run = python(QUIETLY)
     assert run.stdout == "done\n"
     (line,) = run.stderr.splitlines()
     assert line.startswith("INFO:fewshot.search.approximate:built an index of 600 keys in ")

@@ -1,16 +1,15 @@
 """Memory that networks free and allocate at every layer is kept, and threads of a service share a heap."""
 
-import subprocess
-import sys
 from threading import Thread
 
 import pytest
 
 from fewshot.utils import malloc
 from fewshot.utils.malloc import keeping_memory, share_one_heap
+from tests.processes import python
 
 PAGE_FAULTS = """
-import resource, sys
+import resource
 from contextlib import nullcontext
 import torch
 from fewshot import create_backbone
@@ -21,12 +20,13 @@ def faults():
 
 network = create_backbone("tf_efficientnet_lite0").to(memory_format=torch.channels_last)
 images = torch.zeros(6, 3, 224, 224).to(memory_format=torch.channels_last)
-with keeping_memory() if sys.argv[1] == "kept" else nullcontext(), torch.inference_mode():
-    network(images)
-    before = faults()
-    for _ in range(5):
+for how in (nullcontext, keeping_memory):
+    with how(), torch.inference_mode():
         network(images)
-print(faults() - before)
+        before = faults()
+        for _ in range(5):
+            network(images)
+    print(faults() - before)
 """
 
 
@@ -34,10 +34,7 @@ print(faults() - before)
 @pytest.mark.parametrize("n", [6, pytest.param(64, marks=pytest.mark.slow)])  # of 64, blocks are beyond glibc's limit
 def test_memory_is_not_fetched_again_inside_the_block(n):
     code = PAGE_FAULTS.replace("zeros(6,", f"zeros({n},")
-    kept, not_kept = (
-        int(subprocess.run([sys.executable, "-c", code, how], capture_output=True, check=True).stdout)
-        for how in ("kept", "as it comes")
-    )
+    not_kept, kept = map(int, python(code).stdout.split())
     assert kept < 0.2 * not_kept
 
 
