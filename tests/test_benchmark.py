@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from fewshot.errors import MissingExtraError
 from fewshot.learners import registry
 from fewshot.learners.registry import learner_class
 from tests.abandoned import leave_partial
+from tests.processes import fewshot
 from tests.test_benchmark_sources import prepared
 
 GRID = {
@@ -239,33 +241,6 @@ def test_mistakes_are_found_before_anything_is_trained_or_written(tmp_path, monk
     assert (tmp_path / "out" / "episodes.json").read_bytes() == frozen
 
 
-def _written(path, text):
-    path.write_text(text)
-    return path
-
-
-SCRIPT = """
-from fewshot import Grid, PrototypicalLearner, register_learner, run_benchmark
-
-@register_learner("of-this-script")
-class OfThisScript(PrototypicalLearner):
-    pass
-
-if __name__ == "__main__":
-    grid = {
-        "datasets": [{"source": "digits"}], "backbones": [{"backbone": "pixels"}], "n_shot": [1, 5], "n_episodes": 10,
-        "learners": [{"learner": "prototypical"}, {"learner": "of-this-script"}],
-    }
-    frame = run_benchmark(Grid.from_dict(grid), executor="joblib", jobs=2, progress=False)
-    print(frame["error"].tolist(), frame["change"].tolist())
-"""
-
-
-def test_a_learner_defined_in_a_script_reaches_other_processes(tmp_path):
-    ran = subprocess.run([sys.executable, _written(tmp_path / "s.py", SCRIPT)], capture_output=True, text=True)
-    assert ran.stdout == "['', '', '', ''] [0.0, 0.0, 0.0, 0.0]\n", ran.stderr
-
-
 def test_a_base_split_and_n_query_of_a_dataset(tmp_path):
     learners = [{"learner": "simpleshot", "normalization": "CL2N", "center": "base"}, {"learner": "prototypical"}]
     grid = {
@@ -309,6 +284,10 @@ def test_different_frozen_episodes_are_refused(tmp_path):
     for folder, episodes in (("four", frozen), ("one", None)):
         with pytest.raises(ValueError, match="frozen by a version of fewshot that drew different episodes of 'digits'"):
             bench(tmp_path / folder, episodes=episodes)
+
+
+def bench_command(grid, out, *more):
+    return fewshot("bench", grid, "--out", out, "--quiet", *more)
 
 
 def command(grid, out, *more):
@@ -381,12 +360,6 @@ def test_a_cluster_that_loses_a_node_gives_the_same_table(tmp_path):
     pd.testing.assert_frame_equal(one, other)
 
 
-def test_processes_give_the_same_table(tmp_path):
-    pd.testing.assert_frame_equal(
-        without_times(bench(tmp_path / "one")), without_times(bench(tmp_path / "two", executor="joblib", jobs=2))
-    )
-
-
 def test_a_missing_extra_prints_how_to_install_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtraError, match=r'ray is missing; run: pip install "fewshot-learn\[ray\]"'):
@@ -408,22 +381,26 @@ class FirstImage(Learner):
 '''
 
 
-def test_a_plug_in_is_found_on_the_command_line_and_in_its_processes(tmp_path):
+def test_a_plug_in_is_found_on_the_command_line_and_in_its_processes_which_give_the_same_table(tmp_path):
     (tmp_path / "mine.py").write_text(PLUGIN)
-    grid = written(tmp_path, 5, [0], ("first-image", "matching"))
+    grid = written(tmp_path, 5, [0], ("first-image", "linear-probe"))
     plugin = ("--plugin", str(tmp_path / "mine.py"))
-    ran = subprocess.run(command(grid, tmp_path / "out", *plugin, "--jobs", "2"), capture_output=True, text=True)
+    ran = bench_command(grid, tmp_path / "out", *plugin, "--jobs", "2")
     assert ran.returncode == 0, ran.stderr
-    frame = pd.read_csv(tmp_path / "out" / "results.csv")
+    frame = pd.read_csv(tmp_path / "out" / "results.csv", keep_default_na=False)
     same = [frame[frame["learner"] == name]["accuracy"].tolist() for name in ("prototypical", "first-image")]
     assert same[0] == same[1]
-    gone = subprocess.run(command(grid, tmp_path / "out"), capture_output=True, text=True)
+    of_package = tomllib.loads(grid.read_text())
+    del of_package["learners"][1]
+    here = without_times(bench(tmp_path / "here", of_package))
+    there = without_times(frame[frame["learner"] != "first-image"].reset_index(drop=True))
+    pd.testing.assert_frame_equal(there, here, check_dtype=False)
+    gone = bench_command(grid, tmp_path / "out")
     assert gone.returncode == 2
     assert "no learner is called 'first-image'" in gone.stderr
     assert "; one of your own needs --plugin FILE.py\n" in gone.stderr
     (tmp_path / "broken.py").write_text("1 / 0")
-    broken = subprocess.run(command(grid, tmp_path / "out", "--plugin", str(tmp_path / "broken.py")),
-                            capture_output=True, text=True)  # fmt: skip
+    broken = bench_command(grid, tmp_path / "out", "--plugin", str(tmp_path / "broken.py"))
     assert broken.returncode == 2
     assert "broken.py cannot be loaded (ZeroDivisionError" in broken.stderr
 
@@ -431,10 +408,10 @@ def test_a_plug_in_is_found_on_the_command_line_and_in_its_processes(tmp_path):
 def test_the_command_line_prints_the_table_and_a_mistake_in_a_sentence(tmp_path):
     grid = written(tmp_path, 5, [0], ("matching", "pt-map"))
     options = ("--executor", "serial", "--parquet", str(tmp_path / "t.parquet"))
-    ran = subprocess.run(command(grid, tmp_path / "out", *options), capture_output=True, text=True)
+    ran = bench_command(grid, tmp_path / "out", *options)
     assert ran.returncode == 0, ran.stderr
     assert "| pixels | pt-map † | " in ran.stdout
     assert len(pd.read_parquet(tmp_path / "t.parquet")) == 6
-    wrong = subprocess.run(command(tmp_path / "no.toml", tmp_path / "out"), capture_output=True, text=True)
+    wrong = bench_command(tmp_path / "no.toml", tmp_path / "out")
     assert wrong.returncode == 2
     assert wrong.stderr.startswith(f"fewshot: {Path(tmp_path) / 'no.toml'} does not exist; expected a grid")

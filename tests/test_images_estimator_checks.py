@@ -63,7 +63,7 @@ def test_what_is_wrong_is_found(kind, name):
 def test_it_works_in_scikit_learns_tools(name, tmp_path):
     X = containers(tmp_path)[name]
     learners = [PrototypicalLearner("cosine"), MatchingLearner()]
-    search = GridSearchCV(make(), {"learner": learners}, cv=2, n_jobs=2, error_score="raise").fit(X, LABELS)
+    search = GridSearchCV(make(), {"learner": learners}, cv=2, error_score="raise").fit(X, LABELS)
     assert search.best_score_ == 1.0
     assert (cross_val_score(make(), X, LABELS, cv=2) == 1).all()
     if not isinstance(X, list):  # scikit-learn asks for the shape of what it calibrates

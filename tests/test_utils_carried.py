@@ -36,7 +36,6 @@ from fewshot.learners import registry
 from fewshot.learners.soft_k_means import SoftKMeansLearner
 from fewshot.utils import carried
 from fewshot.utils.carried import Carried, all_carried, know
-from fewshot.utils.executors import Joblib
 
 DATA = digits()[:120]
 X = DATA.images.reshape(len(DATA), -1) / 255
@@ -44,7 +43,7 @@ SCRIPT = """
 from torch import nn
 from sklearn.model_selection import cross_val_score
 from fewshot import FewShotClassifier, FewShotImageClassifier, PrototypicalLearner
-from fewshot import digits, register_backbone, register_learner
+from fewshot import digits, register_backbone, register_learner, run_benchmark
 
 WIDTH = 6
 
@@ -75,6 +74,12 @@ if __name__ == "__main__":
         how = {"cv": 2, "error_score": "raise"}
         found = cross_val_score(estimator, x, data.labels, n_jobs=2, **how)
         print((found == cross_val_score(estimator, x, data.labels, **how)).all())
+    grid = {
+        "datasets": [{"source": "digits"}], "backbones": [{"backbone": "mine"}], "n_shot": [1, 5], "n_episodes": 10,
+        "learners": [{"learner": "prototypical"}, {"learner": "mm"}],
+    }
+    frame = run_benchmark(grid, executor="joblib", jobs=2, progress=False)
+    print(frame["error"].tolist() == [""] * 4)
 """
 
 
@@ -120,10 +125,10 @@ def forget():
     Carried._arrived.clear()
 
 
-def test_a_script_with_names_of_its_own_uses_several_processes(tmp_path):
+def test_a_script_with_names_of_its_own_uses_several_processes_also_for_a_grid(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     run = subprocess.run([sys.executable, str(tmp_path / "script.py")], capture_output=True, text=True, check=False)
-    assert run.stdout.split() == ["True", "True"], run.stderr
+    assert run.stdout.split() == ["True", "True", "True"], run.stderr
 
 
 def test_workers_know_what_was_registered_and_what_has_taken_its_place():
@@ -156,12 +161,6 @@ def test_a_process_is_told_all_that_was_registered_by_hand():
     assert shape_of(DATA.images[:2]) == (2, 6)
     forget()
     assert b"mymine" not in all_carried()
-
-
-def test_grids_and_annotations_have_the_names_in_their_processes():
-    small(), mine()
-    found = dict(Joblib(2).map(shape_of, [(DATA.images[:2],), (DATA.images[:3],)]))
-    assert found == {0: (2, 6), 1: (3, 6)}
 
 
 @pytest.mark.parametrize(
