@@ -19,6 +19,7 @@ import pytest
 from fewshot import FewShotModel
 from fewshot.cli import main
 from fewshot.utils import malloc
+from tests.processes import python
 from tests.serving import QUICK, files, nursery, pictures, process, running, said, taught
 
 PICTURES = pictures(40)
@@ -58,13 +59,7 @@ sys.exit(main(["serve", sys.argv[2], "--port", "0"]))
 
 @pytest.mark.parametrize(("name", "status"), [("SIGTERM", (-15, 143)), ("SIGINT", (-2, 130))])
 def test_a_service_that_is_told_to_end_while_it_loads_ends_at_once(name, status, tmp_path):
-    ran = subprocess.run(
-        [sys.executable, "-c", LOADING, name, tmp_path / "new"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    ran = python(LOADING, name, tmp_path / "new")
     assert ran.returncode in status, ran.stderr
     assert "it goes on" not in ran.stderr
     assert "Traceback" not in ran.stderr
@@ -125,11 +120,11 @@ def teach_until_killed(serve, folder, number, seconds):
     return acknowledged
 
 
-@pytest.mark.parametrize("n", [2, pytest.param(100, marks=pytest.mark.slow)])
-def test_what_was_acknowledged_survives_kill_9(tmp_path, n):
+@pytest.mark.slow
+def test_what_was_acknowledged_survives_kill_9(tmp_path):
     folder, known = tmp_path / "model", set()
     with nursery() as serve:
-        for number in range(n):
+        for number in range(100):
             known |= set(teach_until_killed(serve, folder, number, 0.02 * (number % 10)))
             held = set(FewShotModel.load(folder).classes_.tolist())
             assert known <= held
