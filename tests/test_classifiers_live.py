@@ -117,8 +117,15 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("index", ["auto", "hnsw"])
-@pytest.mark.parametrize("text", [False, True], ids=["integers", "text"])
+@pytest.mark.parametrize(
+    ("text", "index"),
+    [
+        pytest.param(False, "hnsw", id="integers-hnsw"),
+        pytest.param(True, "auto", id="text-auto"),
+        pytest.param(False, "auto", id="integers-auto", marks=pytest.mark.slow),
+        pytest.param(True, "hnsw", id="text-hnsw", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_changes_give_the_same_answers(kind, text, index):
     make, offset = KINDS[kind]

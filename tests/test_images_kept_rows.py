@@ -124,7 +124,7 @@ CHANGES = st.tuples(st.sampled_from(KINDS), st.integers(0, 99), st.sampled_from(
 
 
 @given(st.lists(CHANGES, min_size=1, max_size=8))
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @pytest.mark.filterwarnings("ignore")
 def test_what_is_saved_is_loaded_whatever_changed_and_every_version_comes_back(tmp_path, living, changes):
     folder = tmp_path / "m"

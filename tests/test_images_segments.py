@@ -100,7 +100,7 @@ CHANGES = st.tuples(
 
 
 @given(st.lists(CHANGES, min_size=1, max_size=25))
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_what_is_saved_is_loaded_whatever_changed_and_every_version_comes_back(tmp_path, changes):
     folder = tmp_path / "m"
     shutil.rmtree(folder, ignore_errors=True)
