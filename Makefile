@@ -7,7 +7,8 @@ BASE := $(VENV)/.base
 STAMP := $(VENV)/.installed
 DOCS := $(VENV)/.docs
 PIP := --quiet --quiet --disable-pip-version-check --upgrade --upgrade-strategy only-if-needed
-# Tests run in one process per core, each with one thread, because torch and FAISS bring an OpenMP runtime each.
+# Tests run in one process per core, each with one thread, because torch and FAISS bring an OpenMP runtime each. Each
+# takes files from its own end of the suite, as what a file has made once serves all its tests, and then from another's.
 TEST_ENV := OMP_NUM_THREADS=1 GOMP_SPINCOUNT=0
 
 .DEFAULT_GOAL := help
@@ -66,11 +67,11 @@ lint: $(STAMP)  ## Lint and types
 
 test: lint  ## Lint, types and the tests
 	@echo "==> pytest"
-	@$(TEST_ENV) $(BIN)/python -m pytest -n auto -m "not slow"
+	@$(TEST_ENV) $(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 test-slow: $(STAMP)  ## The slow tests: whole runs of the demo, soaks
 	@echo "==> pytest, slow tests"
-	@$(TEST_ENV) $(BIN)/python -m pytest -n auto -m slow
+	@$(TEST_ENV) $(BIN)/python -m pytest -n auto --dist worksteal -m slow
 
 cuda: $(STAMP)  ## The tests that compare a GPU with the processor; without a GPU, the processor with itself
 	@echo "==> pytest, CUDA"
@@ -82,7 +83,7 @@ lowest:  ## The fast tests with the lowest versions that setup.cfg allows (insta
 	@echo "==> installing the lowest versions"
 	@$(VENV)-lowest/bin/python -m pip install --quiet --quiet --disable-pip-version-check -r $(VENV)-lowest/requirements.txt -e .
 	@echo "==> pytest, lowest versions"
-	@$(TEST_ENV) $(VENV)-lowest/bin/python -m pytest -n auto -m "not slow"
+	@$(TEST_ENV) $(VENV)-lowest/bin/python -m pytest -n auto --dist worksteal -m "not slow"
 
 wheels: $(BASE)  ## Build fewshot-learn and fewshot-runtime, the distribution for devices, into dist/
 	@rm -rf build/lib && $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .

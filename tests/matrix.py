@@ -40,7 +40,7 @@ def outcome(python, dependencies, arguments):
         wanted = ["-r", str(folder / "requirements.txt"), "-e", str(ROOT)]
     if subprocess.run([*pip, *wanted], check=False).returncode:
         return version, "cannot be installed"
-    tests = [programs / "python", "-m", "pytest", "-n", "auto", "-m", "not slow", *arguments]
+    tests = [programs / "python", "-m", "pytest", "-n", "auto", "--dist", "worksteal", "-m", "not slow", *arguments]
     failed = subprocess.run(tests, cwd=ROOT, env=ENVIRONMENT, check=False).returncode
     return version, "failed" if failed else "passed"
 

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from fewshot.data.packed import write_packed
+from tests.processes import python
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 CLASSES = {"train": 90, "val": 20, "test": 20}
@@ -25,17 +26,21 @@ def noise(folder, side, channels, classes=CLASSES):
     write_packed(folder, images.astype(np.uint8), pd.DataFrame({"path": "made", "label": labels, "split": splits}), {})
 
 
+#: Runs a script as a program.
+ONE = """
+import runpy, sys
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
 def run(script, out, *arguments):
-    command = [sys.executable, str(BENCHMARKS / script), "--out", str(out), "--work", str(out) + "_work", *arguments]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=900)
-    assert ran.returncode == 0, ran.stderr
-    return json.loads(Path(f"{out}.json").read_text())
+    return run_alone(script, out, "--work", str(out) + "_work", *arguments)
 
 
 def run_alone(script, out, *arguments):
     """Run a script that trains nothing."""
-    command = [sys.executable, str(BENCHMARKS / script), "--out", str(out), *arguments]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    ran = python(ONE, BENCHMARKS / script, "--out", out, *arguments, path=[BENCHMARKS])
     assert ran.returncode == 0, ran.stderr
     return json.loads(Path(f"{out}.json").read_text())
 
@@ -57,9 +62,7 @@ for script in sys.argv[1:]:
 def test_every_script_begins():
     scripts = [str(path) for path in sorted(BENCHMARKS.glob("*.py")) if "def main" in path.read_text()]
     assert len(scripts) > 20
-    ran = subprocess.run(
-        [sys.executable, "-c", BEGIN, *scripts], capture_output=True, text=True, cwd=BENCHMARKS, timeout=300
-    )
+    ran = python(BEGIN, *scripts, cwd=BENCHMARKS)
     assert ran.returncode == 0, ran.stderr
 
 

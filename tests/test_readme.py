@@ -19,6 +19,7 @@ from fewshot.cli import make_parser
 from fewshot.data.packed import write_packed
 from fewshot.embedding.checkpoint import save_weights
 from tests.photographs import write_photos
+from tests.processes import fewshot, python
 
 ROOT = Path(__file__).parents[1]
 PAGES = {
@@ -38,7 +39,8 @@ BLOCKS = {
 }
 #: Runs blocks one after another, each as a program of its own, in one process: to start one takes seconds.
 RUN = """
-import json, sys
+import json, sys, warnings
+warnings.filterwarnings("error", category=DeprecationWarning, module="__main__")
 for i, code in enumerate(json.loads(sys.argv[1])):
     exec(compile(code, f"block {i}", "exec"), {"__name__": "__main__"})
     print(end="\\f", flush=True)
@@ -71,13 +73,7 @@ def files(tmp_path):
     "page", [pytest.param(page, marks=[] if page == "README.md" else pytest.mark.slow) for page in BLOCKS]
 )
 def test_its_blocks_run_and_print_what_their_comments_say(page, files):
-    run = subprocess.run(
-        [sys.executable, "-W", "error::DeprecationWarning:__main__", "-c", RUN, json.dumps(BLOCKS[page])],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=files,
-    )
+    run = python(RUN, json.dumps(BLOCKS[page]), cwd=files)
     assert run.returncode == 0, run.stderr
     for code, printed in zip(BLOCKS[page], run.stdout.split("\f"), strict=False):
         expected = [line.split("  # ")[1].strip() for line in code.splitlines() if re.match(r"print\(.*\) +# ", line)]
@@ -152,12 +148,6 @@ def test_a_newcomers_method_is_one_short_file_that_everything_finds(tmp_path):
         "evaluate data --from runs/best.safetensors --query 2 --episodes 5 --quiet --plugin mine.py",
         "bench grid.toml --quiet --plugin mine.py --jobs 2",
     ):
-        ran = subprocess.run(
-            [sys.executable, "-m", "fewshot", *command.split()],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=tmp_path,
-        )
+        ran = fewshot(*command.split(), cwd=tmp_path)
         assert ran.returncode == 0, ran.stderr
     assert "shrunken (shrinkage=0.5)" in ran.stdout
