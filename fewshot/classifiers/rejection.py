@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import asdict, dataclass
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewshot.utils.intervals import DEPENDENCE, share_interval
+from fewshot.utils.plain import plain_dict
 from fewshot.utils.streams import RESAMPLE, episode_rng
 from fewshot.utils.text import counted
 
@@ -49,6 +50,17 @@ class Rejection:
     false_reject_rate: float
     n_unknown_classes: int
     false_reject_interval: tuple[float, float] = (math.nan, math.nan)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the attributes as plain values, which JSON can hold: intervals as lists, None for NaN.
+
+        Examples
+        --------
+        >>> found = Rejection(0.25, 0.05, (0.01, 0.12), math.nan, 3).to_dict()
+        >>> found["false_accept_interval"], found["false_reject_rate"]
+        ([0.01, 0.12], None)
+        """
+        return plain_dict(**asdict(self))
 
     def __str__(self) -> str:
         low, high = (100 * share for share in self.false_accept_interval)

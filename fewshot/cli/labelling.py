@@ -31,7 +31,7 @@ def suggest_options(suggest: argparse.ArgumentParser) -> None:
 def suggest(options: argparse.Namespace) -> int:
     """Choose the images to label next; those that cannot be read are left out, with a warning."""
     from fewshot.cli.models import list_paths, load, make_embedder
-    from fewshot.cli.tables import give, without_same
+    from fewshot.cli.tables import filled, give, without_same
     from fewshot.cli.terminal import is_piped, say
     from fewshot.images.image_classifier import FewShotImageClassifier
     from fewshot.images.suggesting.page import write_suggestions
@@ -45,12 +45,7 @@ def suggest(options: argparse.Namespace) -> int:
         model.embedder_.set_params(cache=options.cache)
     model.set_params(on_error="skip")
     found = model.suggest(paths, options.k, strategy=options.strategy, seed=options.seed)
-    rows: list[dict[str, Any]] = [
-        {"image": one.id, "answer": "" if one.label is None else one.label,
-         "likeliest": "" if one.likeliest is None else one.likeliest, "probability": one.probability,
-         "score": one.score, "why": one.reason}
-        for one in found
-    ]  # fmt: skip
+    rows = filled([{name: value for name, value in one.to_dict().items() if name != "row"} for one in found])
     give(rows, options, shown=without_same(rows, "likeliest", "answer"))
     if options.report:
         write_suggestions(options.report, found, options.dir)

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -82,7 +82,7 @@ def reject(model: FewShotImageClassifier, rule: str) -> dict[str, Any]:
         say("every image is answered with a class")
     else:
         label, found = unknown_mark(model.unknown_label, model.classes_), model.rejection(rule)
-        costs = asdict(found)
+        costs = found.to_dict()
         say(
             f"--reject {rule}: {found}",
             *_meant(rule),

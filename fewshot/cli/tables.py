@@ -54,6 +54,11 @@ def give(
         put(as_table(rows if shown is None else shown, terminal_width()))
 
 
+def filled(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows with empty text for None, which columns of labels have."""
+    return [{name: "" if value is None else value for name, value in row.items()} for row in rows]
+
+
 def without_same(rows: Sequence[Mapping[str, Any]], column: str, other: str) -> Sequence[Mapping[str, Any]]:
     """Return rows for a terminal: without a column that says in all of them what another one says."""
     if any(row[column] != row[other] for row in rows):

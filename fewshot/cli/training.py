@@ -65,7 +65,7 @@ def train(options: argparse.Namespace) -> int:
             result = trainer.fit(data, val, out=out, sampler=sampler, **given)
             if rank() > 0:
                 return 0
-            facts = _facts(options, trainer, result, has_val=val is not None)
+            facts = _facts(options, trainer, result)
             write_text(out / MANIFEST, json.dumps(facts, indent=1) + "\n")
     if options.report:
         write_training(options.report, result, facts)
@@ -107,9 +107,10 @@ def _refuse_existing(out: Path, options: argparse.Namespace) -> None:
         )
 
 
-def _facts(options: argparse.Namespace, trainer: MetaTrainer, result: TrainResult, has_val: bool) -> dict[str, Any]:
+def _facts(options: argparse.Namespace, trainer: MetaTrainer, result: TrainResult) -> dict[str, Any]:
     """Return the manifest of a training."""
-    config = trainer.config
+    config, told = trainer.config, result.to_dict()
+    del told["records"]  # log.csv has them
     return {
         "manifest": manifest(command_line(), config.seed),
         "config": {
@@ -118,10 +119,7 @@ def _facts(options: argparse.Namespace, trainer: MetaTrainer, result: TrainResul
             "learner": repr(trainer.learner),
             **asdict(config),
         },
-        "seconds": result.records[-1]["seconds"],
-        "best_episode": result.best_episode,
-        "best_val_accuracy": result.best_accuracy if has_val else None,
-        "skipped": result.skipped,
+        **told,
     }
 
 

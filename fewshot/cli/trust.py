@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Iterator
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from fewshot.classifiers.calibration import FEWEST_CLASSES, Calibration
 from fewshot.cli.inputs import as_label, open_data
 from fewshot.cli.models import changing, list_paths, load, looking, milder_rule, refuse_existing, reject
-from fewshot.cli.tables import finish, give
+from fewshot.cli.tables import filled, finish, give
 from fewshot.cli.terminal import is_piped, say, typed, way_back
 from fewshot.data.images import LabeledImages
 from fewshot.images.audit import suspects
@@ -21,13 +20,11 @@ from fewshot.images.checked import CheckResult
 from fewshot.images.image_classifier import FewShotImageClassifier
 from fewshot.images.pages import write_calibration, write_test
 from fewshot.images.support_pages import write_audit, write_check
+from fewshot.images.suspects import suspect_rows
 from fewshot.images.tested import TestResult
 from fewshot.persistence.artifact import is_artifact
 from fewshot.utils.labels import unknown_mark
 from fewshot.utils.text import counted, listed
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 #: A gain in accuracy worth mentioning.
 WORTH = 0.005
@@ -39,13 +36,9 @@ def test(options: argparse.Namespace) -> int:
     data, _ = open_data(options.folder, options)
     labels = [as_label(model, name) if isinstance(name, str) else name for name in data.labels.tolist()]
     found = model.test(data.images, labels)
-    rows = _per_class(found)
-    (low, high), lost = found.interval, found.unknown_accepted
-    facts = {"images": found.n, "accuracy": found.accuracy, "interval": [low, high], "sure": found.mean_probability,
-             "balanced_accuracy": found.balanced_accuracy,
-             "calibration_error": found.calibration_error, "refused": found.refused,
-             "unknown_accepted": lost, "learned": found.n_learned}  # fmt: skip
-    give(_with_counts(rows, found), options, {**facts, "classes": rows, "confusion": _confusion(found)})
+    facts, (low, high), lost = found.to_dict(), found.interval, found.unknown_accepted
+    facts["classes"] = filled(facts["classes"])
+    give(_with_counts(facts), options, facts)
     if options.report:
         write_test(options.report, found, options.dir)
     if not is_piped(options):
@@ -79,31 +72,18 @@ def check(options: argparse.Namespace) -> int:
     """Estimate how good a classifier will be, from its support alone."""
     model = load(options)
     found = model.check()
-    refused, rows, pairs, (low, high) = found.refused, _per_class(found.left_out), found.confused, found.interval
-    facts = {"images": len(found.n_taught), "accuracy": found.accuracy, "interval": [low, high],
-             "balanced_accuracy": found.balanced_accuracy,
-             "with_twice_the_images": found.expected(2), "alone": found.alone, "refused": refused}  # fmt: skip
-    gains = found.gains.reset_index()
-    gain = dict(zip(gains["class"], gains["gain"], strict=True))
-    rows = [{**row, "gain with twice": gain[row["class"]]} for row in rows]
-    facts["confusion"] = _confusion(found.left_out)
-    doubtful, ids = found.suspects, found.support.ids
-    facts |= {"confused": pairs.to_dict("records"), "gains": gains.to_dict("records"),
-              "curve": [{"images": p.images, "accuracy": p.accuracy} for p in found.curve],
-              "suspects": _suspects(doubtful), "false_alarms": doubtful.attrs["false_alarms"],
-              "near_duplicates": [[ids[i], ids[j]] for i, j in found.near_duplicates]}  # fmt: skip
-    give(_with_counts(rows, found.left_out), options, {**facts, "classes": rows})
+    facts = found.to_dict()
+    facts["classes"] = filled(facts["classes"])
+    give(_with_counts(facts), options, facts)
     if options.report:
         write_check(options.report, found, options.dir)
     if not is_piped(options):
-        say("", *_summary(found, model, gain, options))
+        say("", *_summary(found, model, options))
     return 0
 
 
-def _summary(
-    found: CheckResult, model: FewShotImageClassifier, gain: dict[Any, float], options: argparse.Namespace
-) -> Iterator[str]:
-    """Yield what `check` says below its table; `gain` is that of each class with twice its images."""
+def _summary(found: CheckResult, model: FewShotImageClassifier, options: argparse.Namespace) -> Iterator[str]:
+    """Yield what `check` says below its table."""
     yield f"{found}; with twice the images, {100 * found.expected(2):.0f} %"
     yield "expect more of others if fewshot suggest or Label next picked many of these: they choose hard images"
     if found.refused is not None:
@@ -111,7 +91,7 @@ def _summary(
         yield f"of these, {100 * found.refused:.0f} % refused as unknown (--reject {model.reject}){cure}"
     if worst := [f"{a} and {b} ({n} of {of})" for a, b, n, of, _ in found.confused.head(3).itertuples(index=False)]:
         yield f"taken for each other: {', '.join(worst)}"
-    most = [(label, points) for label, points in list(gain.items())[:3] if points >= WORTH]
+    most = [(label, points) for label, points in list(found.gains["gain"].items())[:3] if points >= WORTH]
     if needy := [f"{label} (+{100 * points:.0f} points with twice)" for label, points in most]:
         yield f"more images help most: {', '.join(needy)}"
     if len(found.suspects):
@@ -124,31 +104,16 @@ def _summary(
         yield f"pictures: {options.report}"
 
 
-def _per_class(found: TestResult) -> list[dict[str, Any]]:
-    frame = found.per_class
-    return [
-        {"class": label, "images": row.images, "right": row.right, "accuracy": float(row.accuracy),
-         "taken for": "" if row.taken_for is None else row.taken_for}
-        for label, row in zip(frame.index.tolist(), frame.itertuples(), strict=True)
-    ]  # fmt: skip
-
-
-def _confusion(found: TestResult) -> list[dict[str, Any]]:
-    """Return how many images of a class got an answer, without the combinations that did not occur."""
-    labels, counts = found.confusion.index.tolist(), found.confusion.to_numpy()
-    pairs = zip(*(places.tolist() for places in np.nonzero(counts)), strict=True)
-    return [{"class": labels[i], "answer": labels[j], "images": int(counts[i, j])} for i, j in pairs]
-
-
-def _with_counts(rows: list[dict[str, Any]], found: TestResult) -> list[dict[str, Any]]:
-    """Return rows for people: with all that a class was taken for, and how often, the most frequent first."""
+def _with_counts(facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of classes for people: with all that a class was taken for, and how often, most often first."""
     wrong: dict[Any, list[tuple[int, Any]]] = {}
-    for one in _confusion(found):
+    for one in facts["confusion"]:
         if one["class"] != one["answer"]:
             wrong.setdefault(one["class"], []).append((one["images"], one["answer"]))
     told = {label: sorted(pairs, key=lambda pair: -pair[0]) for label, pairs in wrong.items()}
     return [
-        {**row, "taken for": ", ".join(f"{answer} ({n})" for n, answer in told.get(row["class"], []))} for row in rows
+        {**row, "taken for": ", ".join(f"{answer} ({n})" for n, answer in told.get(row["class"], []))}
+        for row in facts["classes"]
     ]
 
 
@@ -182,7 +147,7 @@ def calibrate(options: argparse.Namespace) -> int:
         say(f"figures: {options.report}")
     facts = {"classifier": out, "calibration": None, "reject": costs}
     if held_out is not None:
-        facts["calibration"] = asdict(model.calibration_)
+        facts["calibration"] = {**model.calibration_.to_dict(), "score": model.calibration_.score}
     finish(options, facts, _end(options, f"written to {out}{back}"))
     return 0
 
@@ -256,7 +221,7 @@ def audit(options: argparse.Namespace) -> int:
     frame = model.audit()
     reasons = suspects(frame)
     found = frame.loc[[place for place, _ in reasons]]
-    rows = [{**row, "why": why} for row, (_, why) in zip(_suspects(found), reasons, strict=True)]
+    rows = [{**row, "why": why} for row, (_, why) in zip(suspect_rows(found), reasons, strict=True)]
     columns = ("image", "class", "why", "false alarm")
     give([{name: row[name] for name in columns} for row in rows], options, rows, columns=columns)
     if not is_piped(options):
@@ -271,17 +236,3 @@ def audit(options: argparse.Namespace) -> int:
         if not is_piped(options):
             say(f"pictures: {options.report}")
     return 0
-
-
-def _suspects(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return suspects, each with the neighbour that says why, as rows."""
-    return [
-        {"image": row["id"], "class": row["label"], "taken for": row["taken_for"], "neighbour": row["neighbour"],
-         "similarity": _or_none(row["neighbour_similarity"]), "suspicion": _or_none(row["suspicion"]),
-         "false alarm": _or_none(row["false_alarm"])}
-        for row in frame.to_dict("records")
-    ]  # fmt: skip
-
-
-def _or_none(value: float) -> float | None:
-    return None if value != value else value  # JSON has no NaN

@@ -28,6 +28,7 @@ from fewshot.utils import notebook
 from fewshot.utils.isolation import isolated
 from fewshot.utils.labels import as_labels
 from fewshot.utils.malloc import keeping_memory
+from fewshot.utils.plain import confusion_rows, plain_dict
 from fewshot.utils.values import as_values, check_same_length, check_values
 from fewshot.utils.warning import warn
 
@@ -119,6 +120,31 @@ class EvalResult:
         import pandas as pd
 
         return pd.DataFrame({"episode": np.arange(len(self.accuracies)), "accuracy": self.accuracies, **self.protocol})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the result as plain values, which JSON can hold.
+
+        ``accuracy``, the `mean`; ``ci95``; ``protocol``; ``accuracies``, one per episode; ``classes``, a row of each
+        class that had a query; and ``confusion``, how many queries of a class got an answer, without what did not
+        occur. What cannot be told is None.
+
+        Examples
+        --------
+        >>> result = evaluate("prototypical", np.eye(4)[[0, 0, 1, 1]], ["a", "a", "b", "b"], n_way=2, n_query=1)
+        >>> found = result.to_dict()
+        >>> found["accuracy"], found["protocol"]["n_shot"], found["classes"][0]
+        (1.0, 1, {'class': 'a', 'queries': 600, 'accuracy': 1.0})
+        """
+        labels, counts = self.classes.tolist(), self.counts
+        shares = zip(labels, counts.sum(1).tolist(), self.per_class().tolist(), strict=True)
+        return plain_dict(
+            accuracy=self.mean,
+            ci95=self.ci95,
+            protocol=self.protocol,
+            accuracies=self.accuracies,
+            classes=[{"class": label, "queries": n, "accuracy": share} for label, n, share in shares if n],
+            confusion=confusion_rows(labels, counts, "queries"),
+        )
 
     def difference(self, other: EvalResult) -> tuple[float, float]:
         """Return the mean paired difference from `other` and the half-width of its 95 % interval.

@@ -17,13 +17,14 @@ from fewshot.images.answer import Answer, nearest_support
 from fewshot.images.curve import Point, measure_curve, slope_of
 from fewshot.images.duplicates import near_duplicates
 from fewshot.images.support import Support
-from fewshot.images.suspects import find_suspects, text_column
+from fewshot.images.suspects import find_suspects, suspect_rows, text_column
 from fewshot.images.tested import WORST, TestResult, mistakes_html, per_class_html
 from fewshot.learners.base import Learner
 from fewshot.search.similarity import to_tensor
 from fewshot.utils import notebook
 from fewshot.utils.intervals import DEPENDENCE, share_interval
 from fewshot.utils.isolation import isolated
+from fewshot.utils.plain import plain_dict
 from fewshot.utils.text import counted, listed, printable
 from fewshot.utils.twins import distinct_rows
 from fewshot.utils.values import check_number
@@ -225,6 +226,46 @@ class CheckResult:
             }
         )
         return rows.sort_values("images", ascending=False, kind="stable", ignore_index=True)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the estimate as plain values, which JSON can hold; those of ``fewshot check --json``.
+
+        What `TestResult.to_dict` has of the left-out answers, with the gain in accuracy that twice the images of a
+        class would give, and of `accuracy`, `gains`, `confused`, `curve`, `suspects` and `near_duplicates`; images are
+        named. What cannot be told is None.
+
+        Raises
+        ------
+        ValueError
+            If the result holds no classifier; see `suspects`.
+
+        Examples
+        --------
+        >>> from fewshot import FewShotModel, OwnEmbedder
+        >>> model, x = FewShotModel(OwnEmbedder(np.stack, "vectors")), np.random.default_rng(0).random((4, 8))
+        >>> found = model.fit(list(x + np.eye(8)[[0, 0, 1, 1]]), ["ant", "ant", "bee", "bee"]).check().to_dict()
+        >>> found["images"], found["accuracy"], [row["class"] for row in found["classes"]]
+        (4, 1.0, ['ant', 'bee'])
+        """
+        answers, gains = self.left_out.to_dict(), self.gains.reset_index().to_dict("records")
+        gain, ids = {row["class"]: row["gain"] for row in gains}, self.support.ids
+        return plain_dict(
+            images=len(self.n_taught),
+            accuracy=self.accuracy,
+            interval=self.interval,
+            balanced_accuracy=self.balanced_accuracy,
+            with_twice_the_images=self.expected(2),
+            alone=self.alone,
+            refused=self.refused,
+            confusion=answers["confusion"],
+            confused=self.confused.to_dict("records"),
+            gains=gains,
+            curve=[{"images": point.images, "accuracy": point.accuracy} for point in self.curve],
+            suspects=suspect_rows(self.suspects),
+            false_alarms=self.suspects.attrs["false_alarms"],
+            near_duplicates=[[ids[i], ids[j]] for i, j in self.near_duplicates],
+            classes=[{**row, "gain with twice": gain[row["class"]]} for row in answers["classes"]],
+        )
 
 
 @isolated(gradients=False)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from fewshot.images.support import Support
 from fewshot.learners.base import Learner
 from fewshot.search.similarity import prepare_keys, to_tensor
+from fewshot.utils.plain import plain
 from fewshot.utils.text import as_unicode
 from fewshot.utils.warning import lock_of_filters
 
@@ -148,6 +149,14 @@ def find_suspects(
         )
     frame.attrs["false_alarms"] = judged.rate
     return frame
+
+
+def suspect_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return suspects, each with the neighbour that says why, as rows of plain values; what is not known is None."""
+    columns = {"image": "id", "class": "label", "taken for": "taken_for", "neighbour": "neighbour"}
+    columns |= {"similarity": "neighbour_similarity", "suspicion": "suspicion", "false alarm": "false_alarm"}
+    rows = frame.to_dict("records")
+    return [{name: plain(row[column]) for name, column in columns.items()} for row in rows]
 
 
 def text_column(values: Any) -> pd.Series:

@@ -18,6 +18,7 @@ from fewshot.images.learned import Learned, labelled
 from fewshot.images.support import Support
 from fewshot.utils import notebook
 from fewshot.utils.intervals import share_interval
+from fewshot.utils.plain import confusion_rows, plain_dict
 from fewshot.utils.text import counted, listed, printable
 from fewshot.utils.warning import keeps_filters, warn
 
@@ -164,6 +165,41 @@ class TestResult:
             }
         ).set_axis(table.index)
         return frame[(images > 0) & (np.arange(len(labels)) < len(self.classes))]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as plain values, which JSON can hold; those of ``fewshot test --json``.
+
+        The accuracies, shares and counts; ``interval`` as a list; ``sure``, the `mean_probability`; ``classes``, a row
+        of each class that was tested; and ``confusion``, how many images of a class got an answer, without what did not
+        occur. What cannot be told is None. Mistakes are not among them: each answer has a ``to_dict`` of its own.
+
+        Examples
+        --------
+        >>> truth, answers = np.array(["ant", "bee"]), np.array(["ant", "ant"])
+        >>> found = TestResult(np.array(["ant", "bee"]), truth, answers, np.array([0.9, 0.6]), n_unreadable=0).to_dict()
+        >>> found["images"], found["accuracy"], found["classes"][1]["taken for"]
+        (2, 0.5, 'ant')
+        """
+        frame, table = self.per_class, self.confusion
+        classes = [
+            {"class": label, "images": row.images, "right": row.right, "accuracy": row.accuracy,
+             "taken for": row.taken_for}
+            for label, row in zip(frame.index.tolist(), frame.itertuples(index=False), strict=True)
+        ]  # fmt: skip
+        return plain_dict(
+            images=self.n,
+            accuracy=self.accuracy,
+            interval=self.interval,
+            sure=self.mean_probability,
+            balanced_accuracy=self.balanced_accuracy,
+            calibration_error=self.calibration_error,
+            refused=self.refused,
+            unknown_accepted=self.unknown_accepted,
+            learned=self.n_learned,
+            unreadable=self.n_unreadable,
+            classes=classes,
+            confusion=confusion_rows(table.index.tolist(), table.to_numpy()),
+        )
 
     def __str__(self) -> str:
         if self.n:

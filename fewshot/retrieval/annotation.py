@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewshot.retrieval.stores.records import Record
+from fewshot.utils.plain import plain_dict
 
 #: What the payload of a record holds of an annotation.
 ANSWERS = ("likeliest", "probability", "unknown", "nearest")
@@ -54,6 +55,19 @@ class Annotation:
     error: str = ""
     embedder: str = ""
     likeliest: Any = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, which JSON can hold, in the order of a table of ``fewshot annotate``.
+
+        ``vector`` is a list of numbers, or None; ``similarity`` is None if there is none.
+
+        Examples
+        --------
+        >>> Annotation("a.png", np.ones(2, np.float32), "ant", 0.9, False, "ant", 0.75).to_dict()["vector"]
+        [1.0, 1.0]
+        """
+        names = ("id", "label", "vector", *ANSWERS, "similarity", "error", "embedder")
+        return plain_dict(**{name: getattr(self, name) for name in names})
 
     def record(self, payload: Mapping[str, Any] = MappingProxyType({})) -> Record:
         """Return the record that a `Store` keeps.

@@ -32,6 +32,11 @@ class Retrieved(Match):
 
     probability: float | None = None
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, which JSON can hold; `probability` is called ``query_probability``, as in `facts`."""
+        found = super().to_dict()
+        return {**found, "query_probability": found.pop("probability")}
+
     def facts(self) -> dict[str, Any]:
         """Return everything but the id as the metadata of a document.
 

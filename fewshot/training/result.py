@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fewshot.report.figures import learning_curve
 from fewshot.report.page import Page
+from fewshot.utils.plain import plain_dict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,6 +50,22 @@ class TrainResult:
         import pandas as pd
 
         return pd.DataFrame(self.records)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, which JSON can hold; those of ``fewshot train --json``, and ``records``.
+
+        Examples
+        --------
+        >>> TrainResult([{"episode": 1, "loss": 0.5, "seconds": 2.0}], best_episode=1).to_dict()["best_val_accuracy"]
+        """
+        seconds = self.records[-1]["seconds"] if self.records else None
+        return plain_dict(
+            seconds=seconds,
+            best_episode=self.best_episode,
+            best_val_accuracy=self.best_accuracy,
+            skipped=self.skipped,
+            records=self.records,
+        )
 
 
 def write_training(path: str | Path, result: TrainResult, facts: Mapping[str, Any]) -> None:

@@ -24,6 +24,7 @@ from fewshot.images.suggesting.unsure import at_random, entropy, margin
 from fewshot.learners.registry import ready_learner
 from fewshot.search.similarity import CHUNK_BYTES, to_tensor
 from fewshot.utils.isolation import isolated
+from fewshot.utils.plain import plain_dict
 from fewshot.utils.text import counted
 from fewshot.utils.twins import earlier_twins
 from fewshot.utils.values import check_name
@@ -76,6 +77,18 @@ class Suggestion:
     score: float
     reason: str
     thumbnail: bytes = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, which JSON can hold: ``row`` and, as ``fewshot suggest --json`` calls them, the others.
+
+        Examples
+        --------
+        >>> Suggestion(4, "a.png", "ant", "ant", 0.75, 0.5, "stands for 3 images", b"").to_dict()
+        {'row': 4, 'image': 'a.png', 'answer': 'ant', 'likeliest': 'ant', 'probability': 0.75, 'score': 0.5,
+         'why': 'stands for 3 images'}
+        """
+        own = {"row": self.row, "image": self.id, "answer": self.label, "likeliest": self.likeliest}
+        return plain_dict(**own, probability=self.probability, score=self.score, why=self.reason)
 
 
 @isolated(gradients=False)

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from fewshot.errors import brief
 from fewshot.utils.containers import is_missing, to_array
 from fewshot.utils.labels import check_length, plain_label, unicode_forms
+from fewshot.utils.plain import plain_dict
 from fewshot.utils.values import as_values
 
 #: The largest number in a vector: larger ones overflow in databases, which compute in float32.
@@ -78,6 +79,16 @@ class Match:
     label: Any
     similarity: float
     payload: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the attributes as plain values, which JSON can hold.
+
+        Examples
+        --------
+        >>> Match("a.png", "ant", 0.75, {"shop": "Oslo"}).to_dict()
+        {'id': 'a.png', 'label': 'ant', 'similarity': 0.75, 'payload': {'shop': 'Oslo'}}
+        """
+        return plain_dict(**vars(self))
 
 
 @dataclass(frozen=True)
