@@ -53,6 +53,7 @@ from fewshot.data.digest import digest_images
 from fewshot.data.preparing.splits import cifar_splits
 from fewshot.episodes.evaluate import EvalResult
 from fewshot.persistence.files import write_text
+from fewshot.search.similarity import Metric
 from fewshot.training.step import Augment
 
 SPLITS = ("train", "val", "test")
@@ -116,7 +117,7 @@ class Recipe:
 
     config: TrainConfig
     augment: Augment | None = None
-    metric: str = "cosine"
+    metric: Metric = "cosine"
     temperature: float = 0.1
     size: int = 32
     turned: bool = False

@@ -33,11 +33,16 @@ from protocol import facts, kibibytes, write
 
 from fewshot import PrototypeIndex
 from fewshot.errors import pip_install
+from fewshot.search.packing import Precision
 from fewshot.utils.malloc import give_back_memory
 
 D, MANIFOLD, NOISE, MOVED = 512, 32, 0.05, 0.1
 SIZES = (100, 1000, 10_000, 100_000, 1_000_000)
-OURS = {"PrototypeIndex": "full", "PrototypeIndex float16": "float16", "PrototypeIndex int8": "int8"}
+OURS: dict[str, Precision] = {
+    "PrototypeIndex": "full",
+    "PrototypeIndex float16": "float16",
+    "PrototypeIndex int8": "int8",
+}
 CONTESTANTS = (*OURS, "numpy", "FAISS flat", "FAISS IVF", "FAISS HNSW", "scikit-learn", "hnswlib", "usearch")
 #: Contestants of packages that the library does not need.
 PEERS = ("hnswlib", "usearch")

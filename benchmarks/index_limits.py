@@ -21,17 +21,19 @@ from numpy.typing import NDArray
 from protocol import facts, write
 
 from fewshot import PrototypeIndex
+from fewshot.search.similarity import METRICS, Metric
+from fewshot.search.snapshot import Index
 
-METRICS, DIMENSIONS = ("sqeuclidean", "cosine", "dot"), (64, 256, 512)
+DIMENSIONS = (64, 256, 512)
 SIZES = (10_000, 20_000, 40_000, 80_000)
 N_SINGLE, N_BATCH, TURNS = 64, 512, 5
 
 
-def measure(metric: str, d: int, n: int, seed: int) -> dict[str, Any]:
+def measure(metric: Metric, d: int, n: int, seed: int) -> dict[str, Any]:
     """Return milliseconds for each query, exactly and approximately, one by one and in batches."""
     keys, queries = make_data(n, seed, d)
-    kind = "ivf" if metric == "dot" else "hnsw"
-    exact, approximate = (PrototypeIndex(metric, index).add(keys) for index in ("exact", kind))
+    kinds: tuple[Index, Index] = "exact", "ivf" if metric == "dot" else "hnsw"
+    exact, approximate = (PrototypeIndex(metric, index).add(keys) for index in kinds)
     choice = approximate.build()
     took: dict[str, list[float]] = {"exact": [], "approximate": [], "exact, batch": [], "approximate, batch": []}
     for _ in range(TURNS):

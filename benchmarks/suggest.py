@@ -22,10 +22,11 @@ from protocol import facts, write
 from samples import CHOOSE, REPORT, Sample, add_options, samples
 
 from fewshot import DiscriminantLearner, FewShotModel, OwnEmbedder
-from fewshot.images.suggesting.suggest import STRATEGIES
+from fewshot.images.suggesting.suggest import STRATEGIES, StrategyName
 from fewshot.utils.streams import episode_rng
 
-RANDOM, DEFAULT = "random", next(iter(STRATEGIES))
+RANDOM: StrategyName = "random"
+DEFAULT = next(iter(STRATEGIES))
 #: Labelled images a class, the share of the images that are the pool, and the seeds.
 BUDGETS, POOL, SEEDS = (1, 2, 5, 10), 0.6, {CHOOSE: 5, REPORT: 20}
 #: The ratio of the largest class to the smallest, classes known at first, and their images.
@@ -48,7 +49,7 @@ def split(sample: Sample, start: str, rng: np.random.Generator) -> tuple[NDArray
     return rng.permutation(np.concatenate(pool)), np.concatenate(test)
 
 
-def once(sample: Sample, start: str, strategy: str, seed: int) -> list[float]:
+def once(sample: Sample, start: str, strategy: StrategyName, seed: int) -> list[float]:
     """Return the accuracy, balanced over classes, at each budget."""
     rng, n_classes = episode_rng(seed, 0), int(sample.y.max()) + 1
     pool, test = split(sample, start, rng)

@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from itertools import product
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self, get_args
 
 from fewshot.benchmark.ready import text_of_grid
-from fewshot.episodes.query_draws import BALANCED, check_query_classes
+from fewshot.episodes.query_draws import BALANCED, QueryClasses, check_query_classes
 from fewshot.errors import UnknownNameError
 from fewshot.persistence.files import open_regular
 from fewshot.training.config import TrainConfig
@@ -20,7 +20,8 @@ from fewshot.training.folder import BEST
 #: Matches names that would be fetched from an address, such as ``hf-hub:...``.
 _ADDRESS = re.compile(r"[\w-]{2,}:", re.ASCII)
 #: Kinds of episodes.
-SAMPLERS = ("fixed", "varied")
+Sampling = Literal["fixed", "varied"]
+SAMPLERS: tuple[Sampling, ...] = get_args(Sampling)
 #: The backbone whose embeddings are the pixels themselves.
 PIXELS = "pixels"
 #: The backbone of data that are embeddings already, and its name in tables if their file gives none.
@@ -197,8 +198,8 @@ class Grid:
     seeds: tuple[int, ...] = (0,)
     n_query: int = 15
     n_episodes: int = 600
-    sampler: tuple[str, ...] = ("fixed",)
-    query_classes: tuple[str | int, ...] = (BALANCED,)
+    sampler: tuple[Sampling, ...] = ("fixed",)
+    query_classes: tuple[QueryClasses | int, ...] = (BALANCED,)
     baseline: str = ""
 
     def __post_init__(self) -> None:
@@ -224,7 +225,7 @@ class Grid:
             raise ValueError(f"the baseline {self.baseline!r} is not among the learners: {', '.join(names)}")
 
     @property
-    def cells(self) -> list[tuple[int, int, str | int, int]]:
+    def cells(self) -> list[tuple[int, int, QueryClasses | int, int]]:
         """The (n_way, n_shot, query_classes, seed) of each set of episodes; n_way and n_shot are 0 if they vary."""
         fixed = product(self.n_way, self.n_shot, self.query_classes) if "fixed" in self.sampler else ()
         sizes = [*fixed, *([(0, 0, BALANCED)] if "varied" in self.sampler else [])]

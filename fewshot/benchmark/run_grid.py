@@ -28,7 +28,7 @@ from fewshot.benchmark.tasks import Unit, answer
 from fewshot.persistence.files import leftovers, refuse_irregular, refuse_other_files, write_text
 from fewshot.persistence.locking import BRIEF, locked_new
 from fewshot.persistence.provenance import command_line, manifest
-from fewshot.utils.executors import Executor, Failure, make_executor
+from fewshot.utils.executors import Executor, ExecutorName, Failure, make_executor
 from fewshot.utils.progress import progress_bar
 
 _log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def run_benchmark(
     grid: Grid | Mapping[str, Any] | str | Path,
     out: str | Path | None = None,
     *,
-    executor: str = "joblib",
+    executor: ExecutorName = "joblib",
     jobs: int | None = None,
     episodes: str | Path | None = None,
     cache: str | Path | None = None,
@@ -109,7 +109,7 @@ class _Run:
         #: Units whose answers an earlier run has left.
         self.n_resumed = 0
 
-    def go(self, executor: str, jobs: int, episodes: str | Path | None) -> pd.DataFrame:
+    def go(self, executor: ExecutorName, jobs: int, episodes: str | Path | None) -> pd.DataFrame:
         wants_base = any(method.needs_base for method in self.grid.learners)
         data = [measured(dataset, wants_base) for dataset in self.grid.datasets]
         frozen, own = freeze(self.grid, data), self.folder / EPISODES

@@ -23,7 +23,7 @@ from fewshot.benchmark.grid_file import Backbone, LearnerSpec
 from fewshot.benchmark.methods import make_learner
 from fewshot.episodes.balanced_sampler import EpisodeSampler
 from fewshot.episodes.evaluate import evaluate
-from fewshot.episodes.query_draws import BALANCED
+from fewshot.episodes.query_draws import BALANCED, QueryClasses
 from fewshot.episodes.varied_sampler import VariedEpisodeSampler
 from fewshot.learners.base import Learner
 from fewshot.persistence.provenance import versions
@@ -74,7 +74,7 @@ class Unit:
     identity: Mapping[str, Any]
     center: tuple[float, ...] | None = None
     script: type[Learner] | None = None
-    query_classes: str | int = BALANCED
+    query_classes: QueryClasses | int = BALANCED
 
     @cached_property
     def key(self) -> str:
@@ -84,7 +84,7 @@ class Unit:
         return key_of("unit", self.embedded, self.identity, sizes, self.center)
 
 
-def make_sampler(n_way: int, n_shot: int, n_query: int, query_classes: str | int) -> Any:
+def make_sampler(n_way: int, n_shot: int, n_query: int, query_classes: QueryClasses | int) -> Any:
     """Return a function ``(labels, seed=...)`` that makes the sampler of a cell."""
     if not n_way:
         return VariedEpisodeSampler

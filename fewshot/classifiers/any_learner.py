@@ -13,6 +13,8 @@ from fewshot.classifiers.fitted import FittedModel
 from fewshot.classifiers.reaches_learner import ReachesLearner
 from fewshot.learners.base import Learner
 from fewshot.learners.registry import learner_class, ready_learner
+from fewshot.search.snapshot import Index
+from fewshot.utils.values import OnError
 from fewshot.utils.warning import warn
 
 #: Queries for each class below which no transductive learner that knows no balance gained on validation classes.
@@ -51,8 +53,8 @@ class FewShotClassifier(TakesLearner, ReachesLearner, BaseFewShotClassifier):
     """
 
     learner: str | Learner = field(default="prototypical", kw_only=False)
-    index: str = "auto"
-    on_error: str = "raise"
+    index: Index = "auto"
+    on_error: OnError = "raise"
 
 
 @dataclass(eq=False, repr=False, kw_only=True)

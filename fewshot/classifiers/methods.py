@@ -11,22 +11,25 @@ from dataclasses import dataclass, field
 from fewshot.classifiers.base import BaseFewShotClassifier
 from fewshot.learners.discriminant import DiscriminantLearner
 from fewshot.learners.k_nearest import KNearestLearner
-from fewshot.learners.key_value_cache import KeyValueCacheLearner
+from fewshot.learners.key_value_cache import KeyValueCacheLearner, Prior
 from fewshot.learners.lifelong import LifelongLearner
 from fewshot.learners.mahalanobis import MahalanobisLearner
-from fewshot.learners.matching import MatchingLearner
+from fewshot.learners.matching import MatchingLearner, Replacement
 from fewshot.learners.multi_prototypical import MultiPrototypicalLearner
 from fewshot.learners.prototypical import PrototypicalLearner
 from fewshot.learners.ridge import RidgeLearner
-from fewshot.learners.simpleshot import SimpleShotLearner
+from fewshot.learners.simpleshot import Normalization, SimpleShotLearner
+from fewshot.search.similarity import Metric
+from fewshot.search.snapshot import Index
+from fewshot.utils.values import OnError
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class IndexedClassifier(BaseFewShotClassifier):
     """Base of classifiers whose nearest keys decide the answer, so that an index can find them."""
 
-    index: str = "auto"
-    on_error: str = "raise"
+    index: Index = "auto"
+    on_error: OnError = "raise"
 
 
 @dataclass(eq=False, repr=False)
@@ -91,7 +94,7 @@ class PrototypicalClassifier(IndexedClassifier):
     """
 
     method = PrototypicalLearner
-    metric: str = "sqeuclidean"
+    metric: Metric = "sqeuclidean"
     temperature: float | None = None
     centered: bool = field(default=False, kw_only=True)
 
@@ -125,9 +128,9 @@ class SimpleShotClassifier(IndexedClassifier):
     """
 
     method = SimpleShotLearner
-    normalization: str = "L2N"
+    normalization: Normalization = "L2N"
     center: Sequence[float] | None = None
-    metric: str = "sqeuclidean"
+    metric: Metric = "sqeuclidean"
     temperature: float | None = 0.1
 
 
@@ -155,7 +158,7 @@ class MultiPrototypicalClassifier(IndexedClassifier):
     """
 
     method = MultiPrototypicalLearner
-    metric: str = "sqeuclidean"
+    metric: Metric = "sqeuclidean"
     temperature: float | None = None
     n_prototypes: int = field(default=3, kw_only=True)
 
@@ -193,10 +196,10 @@ class MatchingClassifier(IndexedClassifier):
     """
 
     method = MatchingLearner
-    metric: str = "cosine"
+    metric: Metric = "cosine"
     temperature: float | None = 0.1
     max_support: int | None = field(default=None, kw_only=True)
-    replacement: str = field(default="reservoir", kw_only=True)
+    replacement: Replacement = field(default="reservoir", kw_only=True)
     centered: bool = field(default=False, kw_only=True)
     balanced: bool = field(default=False, kw_only=True)
 
@@ -230,7 +233,7 @@ class KNearestClassifier(IndexedClassifier):
 
     method = KNearestLearner
     n_neighbors: int = 5
-    metric: str = "cosine"
+    metric: Metric = "cosine"
     temperature: float | None = 0.1
     centered: bool = field(default=False, kw_only=True)
 
@@ -268,7 +271,7 @@ class KeyValueCacheClassifier(IndexedClassifier):
     method = KeyValueCacheLearner
     sharpness: float = 5.5
     temperature: float = 0.1
-    prior: str = "uniform"
+    prior: Prior = "uniform"
     centered: bool = field(default=False, kw_only=True)
     balanced: bool = field(default=False, kw_only=True)
 
@@ -330,7 +333,7 @@ class MahalanobisClassifier(BaseFewShotClassifier):
     method = MahalanobisLearner
     regularization: float = 1.0
     temperature: float = 1.0
-    on_error: str = field(default="raise", kw_only=True)
+    on_error: OnError = field(default="raise", kw_only=True)
 
 
 @dataclass(eq=False, repr=False)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 #: The user's names, and those of `Preprocessing`, in which timm's "squash" is another one.
 CROPS = {"center": "center", "pad": "pad", "squash": "stretch", "tiles": "overlap", "adaptive": "adaptive"}
 #: Modes with tiles.
 TILED = ("overlap", "adaptive")
 #: Those that networks can be trained with.
-TRAINING = ("center", "pad", "squash")
+TrainingCrop = Literal["center", "pad", "squash"]
+TRAINING: tuple[TrainingCrop, ...] = get_args(TrainingCrop)
 #: The crop of a network that is published for the middle of images; `benchmarks/crops.py` compares them.
 DEFAULT = "adaptive"
 #: `DEFAULT`, unless the network was trained here, or published for another crop than the middle.
 AUTO: Literal["auto"] = "auto"
 Crop = Literal["auto", "adaptive", "center", "pad", "squash", "tiles"]
+CROP_NAMES: tuple[Crop, ...] = get_args(Crop)
 #: Distance of neighbouring tiles in sides; steps that the last tile may be short of; the largest number of tiles.
 STEP, SLACK, MOST_TILES = 0.75, 0.15, 5
 #: From this ratio of its sides on, an image has tiles if the crop is adaptive.

@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,8 @@ SAME, NEAR = 0.98, 0.95
 #: Minimum and maximum number of drawings per class.
 MIN_DRAWINGS, MAX_DRAWINGS = 8, 20
 #: Fraction of the classes in each split.
-SPLITS = {"train": 0.7, "val": 0.1, "test": 0.2}
+GlyphSplit = Literal["train", "val", "test"]
+SPLITS: dict[GlyphSplit, float] = {"train": 0.7, "val": 0.1, "test": 0.2}
 
 _DIGITS = "0123456789"
 _POINTS = 64  # font size of the renderings, in pixels
@@ -40,7 +41,7 @@ _SHAPE = 32  # side of the renderings to compare
 _CANVAS = 56  # side of the drawings before distortion
 
 
-def glyphs(split: str | None = None, *, seed: int = 0, size: int = 28) -> LabeledImages:
+def glyphs(split: GlyphSplit | None = None, *, seed: int = 0, size: int = 28) -> LabeledImages:
     """Return letters in up to 16 typefaces, one randomly distorted image per drawing, without a download.
 
     A class is a letter (Latin, Greek, Cyrillic, Armenian, Georgian, ...; Unicode categories Lu, Ll, Lt, Lo); its label

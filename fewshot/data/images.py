@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewshot.data.boxes import read_marked
 from fewshot.data.cache import decode_all, find_unreadable
-from fewshot.data.crop import CROPS, TRAINING
+from fewshot.data.crop import CROPS, TRAINING, TrainingCrop
 from fewshot.data.datasets import is_dataset, read_dataset
 from fewshot.data.frames import columns_of, is_frame, read_frame, values_of
 from fewshot.data.opening import describe, is_data_url, is_file, is_name
@@ -35,6 +35,9 @@ from fewshot.utils.warning import warn
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+
+OnUnreadable = Literal["raise", "skip"]
+ON_UNREADABLE: tuple[OnUnreadable, ...] = get_args(OnUnreadable)
 
 
 @dataclass(frozen=True, eq=False)
@@ -345,8 +348,8 @@ class LabeledImages:
         bits: int | None = None,
         cache: str | Path | None = None,
         progress: bool = True,
-        on_error: Literal["raise", "skip"] = "raise",
-        crop: Literal["center", "pad", "squash"] = "center",
+        on_error: OnUnreadable = "raise",
+        crop: TrainingCrop = "center",
     ) -> LabeledImages:
         """Return the images as pixels of one size: by default scaled to cover a square, and cropped to its centre.
 
@@ -381,7 +384,7 @@ class LabeledImages:
         ImageDecodeError
             If an image cannot be read and `on_error` is "raise", or if no image can be read.
         """
-        check_name("on_error", on_error, ("raise", "skip"))
+        check_name("on_error", on_error, ON_UNREADABLE)
         mode = CROPS[check_name("crop", crop, TRAINING)]
         preprocessing = Preprocessing(1 if grey else 3, size, size, bits=bits, crop_mode=mode)
         warn_of_unseen(self.images, preprocessing)

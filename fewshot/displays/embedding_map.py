@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
-METHODS = ("pca", "tsne")
+Method = Literal["pca", "tsne"]
+METHODS: tuple[Method, ...] = get_args(Method)
 #: The most pictures on a map, and the most classes that are named.
 MOST_PICTURES, NAMED = 150, 40
 
@@ -66,7 +67,7 @@ class EmbeddingDisplay:
         X: Any = None,
         y: ArrayLike | None = None,
         *,
-        method: Literal["pca", "tsne"] = "pca",
+        method: Method = "pca",
         seed: int = 0,
         ax: Axes | None = None,
         **how: Any,
@@ -112,7 +113,7 @@ class EmbeddingDisplay:
         y: ArrayLike,
         *,
         thumbnails: Sequence[bytes] = (),
-        method: Literal["pca", "tsne"] = "pca",
+        method: Method = "pca",
         seed: int = 0,
         ax: Axes | None = None,
         **how: Any,

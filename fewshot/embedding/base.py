@@ -16,6 +16,7 @@ from sklearn.utils import Tags
 from fewshot.embedding.domain import Domain
 from fewshot.embedding.network import Embedded
 from fewshot.errors import brief
+from fewshot.utils.values import OnError
 
 #: What scikit-learn keeps in an estimator besides its parameters.
 _SETTINGS = ("_sklearn_output_config", "_metadata_request")
@@ -31,7 +32,7 @@ class BaseEmbedder(ABC, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
     _found: tuple[Any, Domain | None] = (None, None)
 
     @abstractmethod
-    def embed(self, X: Any, *, thumbnails: bool = False, on_error: str | None = None) -> Embedded:
+    def embed(self, X: Any, *, thumbnails: bool = False, on_error: OnError | None = None) -> Embedded:
         """Return the embeddings of a collection of items, the errors of unreadable ones, and thumbnails on request."""
 
     @abstractmethod

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from operator import is_
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from sklearn.utils import InputTags, Tags
 from torch import nn
 
-from fewshot.data.crop import AUTO, CROPS, Crop
+from fewshot.data.crop import AUTO, CROP_NAMES, Crop
 from fewshot.data.images import LabeledImages
 from fewshot.data.opening import as_sequence, check_paths
-from fewshot.data.preprocess import MAPS, SALIENT, Preprocessing, check_bits
+from fewshot.data.preprocess import MAPS, Preprocessing, check_bits
 from fewshot.data.views import check_views
 from fewshot.embedding.backbones.presets import located
 from fewshot.embedding.backbones.registered import CarriedBackbone
@@ -37,6 +37,7 @@ from fewshot.utils.pickling import with_new_parameters
 from fewshot.utils.values import ON_ERROR, OnError, check_name
 
 Pool = Literal["auto", "salient"]
+POOLS: tuple[Pool, ...] = get_args(Pool)
 #: The largest values of parameters.
 _MOST = {"batch_size": 2**20, "n_jobs": 1024, "img_size": 2**14, "max_pixels": 2**40}
 #: Loaded networks by source and device. Clones and copies of an embedder share one while any of them is alive.
@@ -179,7 +180,7 @@ class Embedder(BaseEmbedder):
         self.progress = progress
         self.domain = domain
 
-    def embed(self, X: Any, *, thumbnails: bool = False, on_error: str | None = None) -> Embedded:
+    def embed(self, X: Any, *, thumbnails: bool = False, on_error: OnError | None = None) -> Embedded:
         """Return the embeddings of images, the errors of unreadable ones, and thumbnails on request.
 
         Parameters
@@ -324,7 +325,7 @@ class Embedder(BaseEmbedder):
         check_name("on_error", self.on_error, ON_ERROR)
         check_bits(self.bits)
         if self.crop is not None:
-            check_name("crop", self.crop, (AUTO, *CROPS))
+            check_name("crop", self.crop, CROP_NAMES)
         check_views(self.views)
         self._check_pool()
         for name, most in _MOST.items():
@@ -349,7 +350,7 @@ class Embedder(BaseEmbedder):
 
     def _check_pool(self) -> None:
         if self.pool is not None:
-            check_name("pool", self.pool, (AUTO, SALIENT))
+            check_name("pool", self.pool, POOLS)
         elif self.domain is not None:
             raise ValueError(
                 "domain maps embeddings of whole images, and pool=None, which learners of local descriptors such as "
@@ -399,7 +400,7 @@ class Embedder(BaseEmbedder):
             )
         return loaded
 
-    def _embed(self, items: Any, thumbnails: bool, on_error: str) -> Embedded:
+    def _embed(self, items: Any, thumbnails: bool, on_error: OnError) -> Embedded:
         loaded = self._load()
         if len(items) and isinstance(self.backbone, nn.Module):
             warn_of_pixels(self.backbone)

@@ -19,7 +19,7 @@ from fewshot.embedding.domain import Domain
 from fewshot.embedding.network import Embedded
 from fewshot.errors import ImageDecodeError, brief
 from fewshot.utils.containers import is_missing, to_numpy
-from fewshot.utils.values import ON_ERROR, check_name
+from fewshot.utils.values import ON_ERROR, OnError, check_name
 
 
 class OwnEmbedder(BaseEmbedder):
@@ -70,7 +70,7 @@ class OwnEmbedder(BaseEmbedder):
         backbone: Any,
         name: str,
         *,
-        on_error: str = "raise",
+        on_error: OnError = "raise",
         progress: bool = True,
         domain: Domain | str | Path | None = None,
     ) -> None:
@@ -80,7 +80,7 @@ class OwnEmbedder(BaseEmbedder):
         self.progress = progress
         self.domain = domain
 
-    def embed(self, X: Any, *, thumbnails: bool = False, on_error: str | None = None) -> Embedded:
+    def embed(self, X: Any, *, thumbnails: bool = False, on_error: OnError | None = None) -> Embedded:
         """Return the vectors of a collection of items, with empty thumbnails; see `Embedder.embed`."""
         stop = check_name("on_error", on_error or self.on_error, ON_ERROR) == "raise"
         call, items = self._call(), self.as_items(X)

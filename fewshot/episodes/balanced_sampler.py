@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewshot.episodes.episode import Episode, Sampler, check_index, check_whole, rows_by_class
-from fewshot.episodes.query_draws import BALANCED, SINGLE, check_query_classes, draw_queries, most_queries
+from fewshot.episodes.query_draws import BALANCED, SINGLE, QueryClasses, check_query_classes, draw_queries, most_queries
 from fewshot.errors import TooSmallError
 from fewshot.utils.labels import as_labels
 from fewshot.utils.streams import QUERIES, episode_numbers, episode_rng
 from fewshot.utils.text import counted
 
-SMALL_CLASSES = ("raise", "drop", "use")
 SmallClasses = Literal["raise", "drop", "use"]
+SMALL_CLASSES: tuple[SmallClasses, ...] = get_args(SmallClasses)
 #: Bump when the same seed draws different episodes; part of the protocol.
 VERSION = 2
 #: Random numbers drawn at once.
@@ -76,7 +76,7 @@ class EpisodeSampler(Sampler):
         seed: int = 0,
         small_classes: SmallClasses = "raise",
         class_weight: Mapping[Any, float] | None = None,
-        query_classes: str | int = BALANCED,
+        query_classes: QueryClasses | int = BALANCED,
     ) -> None:
         check_whole(n_way=n_way, n_shot=n_shot, n_query=n_query)
         check_whole(0, seed=seed)

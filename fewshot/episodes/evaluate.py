@@ -18,7 +18,7 @@ from fewshot.embedding.network import embed, evaluating, map_width
 from fewshot.episodes.alone import refuse_hidden_transduction
 from fewshot.episodes.balanced_sampler import EpisodeSampler, SmallClasses
 from fewshot.episodes.episode import Episode, Sampler, check_whole
-from fewshot.episodes.query_draws import BALANCED, of_queries
+from fewshot.episodes.query_draws import BALANCED, QueryClasses, of_queries
 from fewshot.errors import brief
 from fewshot.learners.base import IGNORE, Learner
 from fewshot.learners.local import LocalLearner, of_maps
@@ -204,7 +204,7 @@ def evaluate(
     seed: int = 0,
     small_classes: SmallClasses = "raise",
     sampler: Callable[..., Sampler] | None = None,
-    query_classes: str | int = BALANCED,
+    query_classes: QueryClasses | int = BALANCED,
 ) -> EvalResult:
     """Evaluate a learner on episodes over classes that it was not trained on.
 

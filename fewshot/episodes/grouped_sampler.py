@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +15,9 @@ from fewshot.episodes.episode import Episode, Sampler, check_whole, rows_by_clas
 from fewshot.errors import TooSmallError
 from fewshot.utils.labels import as_labels
 from fewshot.utils.streams import GROUP, GROUP_SEED, episode_rng
+
+SmallGroups = Literal["raise", "drop"]
+SMALL_GROUPS: tuple[SmallGroups, ...] = get_args(SmallGroups)
 
 
 class GroupedEpisodeSampler(Sampler):
@@ -65,12 +68,12 @@ class GroupedEpisodeSampler(Sampler):
         *,
         weight: Mapping[Any, float] | None = None,
         class_weight: Mapping[Any, float] | None = None,
-        small_groups: str = "raise",
+        small_groups: SmallGroups = "raise",
         seed: int = 0,
     ) -> None:
         check_whole(0, seed=seed)
-        if small_groups not in ("raise", "drop"):
-            raise ValueError(f"small_groups is {small_groups!r}; expected 'raise' or 'drop'")
+        if small_groups not in SMALL_GROUPS:
+            raise ValueError(f"small_groups is {small_groups!r}; expected {' or '.join(map(repr, SMALL_GROUPS))}")
         labels = as_labels(labels, name="the list of labels", any_type=True)
         groups = as_labels(groups, name="the list of groups", any_type=True)
         _check_nested(labels, groups)

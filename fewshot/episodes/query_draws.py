@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fewshot.utils.text import counted
 
-BALANCED, DIRICHLET, SINGLE = "balanced", "dirichlet", "single"
+QueryClasses = Literal["balanced", "dirichlet", "single"]
+SPREADS: tuple[QueryClasses, ...] = get_args(QueryClasses)
+BALANCED, DIRICHLET, SINGLE = SPREADS
 #: Concentration of the Dirichlet distribution, as published: most episodes have a class of less than half its share.
 CONCENTRATION = 2.0
 
 
-def check_query_classes(value: Any, n_way: int) -> str | int:
+def check_query_classes(value: Any, n_way: int) -> QueryClasses | int:
     """Return `value` if it says how queries are spread over `n_way` classes.
 
     Raises
@@ -24,7 +26,7 @@ def check_query_classes(value: Any, n_way: int) -> str | int:
         If it is neither a known word nor a whole number from 1 to `n_way`.
     """
     if isinstance(value, str):
-        if value in (BALANCED, DIRICHLET, SINGLE):
+        if value in SPREADS:
             return value
     elif isinstance(value, (int, np.integer)) and not isinstance(value, bool) and 1 <= value <= n_way:
         return int(value)

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,7 @@ from fewshot.utils.warning import warn
 
 #: The methods of a model that items can be prepared for.
 Then = Literal["partial_fit", "remove", "calibrate"]
+PREPARABLE: tuple[Then, ...] = get_args(Then)
 #: From this ratio of images on, support is uneven enough to warn of.
 UNEVEN = 10
 

@@ -26,11 +26,11 @@ from fewshot.images.checked import CheckResult, check_model
 from fewshot.images.framed import answer_frame
 from fewshot.images.history import SavedVersion, clear_history, go_back, read_history
 from fewshot.images.in_notebooks import model_html
-from fewshot.images.learned import Learned, Prepared, Then, default_learner, labelled, suited
+from fewshot.images.learned import PREPARABLE, Learned, Prepared, Then, default_learner, labelled, suited
 from fewshot.images.saving import Weights
 from fewshot.images.segments import Held
 from fewshot.images.sets import Promise
-from fewshot.images.suggesting.suggest import Suggestion, suggest
+from fewshot.images.suggesting.suggest import StrategyName, Suggestion, suggest
 from fewshot.images.support import Support
 from fewshot.images.tested import TestResult, test_model
 from fewshot.learners.base import Learner
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 #: Parameters that are saved; the others follow from the embedder and the learner in the folder.
 SAVED = ("on_error", "reject", "unknown_label", "index", "keep_support")
 #: The methods that `FewShotModel.prepare` can prepare for.
-PREPARABLE = ("partial_fit", "remove", "calibrate")
 
 
 class FewShotModel(ReachesLearner, VersionedPickle, ClassifierMixin, BaseEstimator):
@@ -275,12 +274,12 @@ class FewShotModel(ReachesLearner, VersionedPickle, ClassifierMixin, BaseEstimat
 
     # ---- what was learned --------------------------------------------------------------------------------------
 
-    def snapshot(self, on_error: str | None = None) -> Learned:
+    def snapshot(self, on_error: OnError | None = None) -> Learned:
         """Return the learned state with the current parameters; later changes do not affect it.
 
         Parameters
         ----------
-        on_error : str, optional
+        on_error : {"raise", "skip", "unknown"}, optional
             Overrides the model's own.
 
         Raises
@@ -611,7 +610,9 @@ class FewShotModel(ReachesLearner, VersionedPickle, ClassifierMixin, BaseEstimat
             raise ValueError("every class has one item, so none can be left out; add a second to some of them")
         return found
 
-    def suggest(self, X: Any, k: int = 20, *, strategy: str = "uncertainty-herding", seed: int = 0) -> list[Suggestion]:
+    def suggest(
+        self, X: Any, k: int = 20, *, strategy: StrategyName = "uncertainty-herding", seed: int = 0
+    ) -> list[Suggestion]:
         """Choose the items of a pool to label next, the best first.
 
         By default they cover the pool, and first of all what the model is unsure of: while little is labelled, that is
@@ -624,7 +625,8 @@ class FewShotModel(ReachesLearner, VersionedPickle, ClassifierMixin, BaseEstimat
             The pool, without labels; items that were learned already may be among them.
         k : int, default=20
             How many to choose.
-        strategy : str, default="uncertainty-herding"
+        strategy : {"uncertainty-herding", "herding", "typiclust", "probcover", "k-center", "margin", "entropy", \
+"random"}, default="uncertainty-herding"
             ``uncertainty-herding`` (Bae et al. 2025, arXiv:2412.20644); for coverage alone ``herding`` (Bae et al.
             2024, arXiv:2407.12212), ``typiclust`` (Hacohen et al. 2022, arXiv:2202.02794), ``probcover`` (Yehuda et
             al. 2022, arXiv:2205.11320) and ``k-center`` (Sener and Savarese 2018, arXiv:1708.00489); for doubt alone

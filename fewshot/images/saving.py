@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from sklearn.base import clone
@@ -61,8 +61,8 @@ from fewshot.utils.labels import plain_label
 from fewshot.utils.values import ON_ERROR
 
 #: How the network is saved: with its weights, or as the name under which they are found and their hash.
-WEIGHTS = ("embed", "reference")
 Weights = Literal["embed", "reference"]
+WEIGHTS: tuple[Weights, ...] = get_args(Weights)
 #: Key in the manifest for an embedder that only the user can build.
 GIVEN = "given"
 

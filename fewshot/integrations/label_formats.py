@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fewshot.data.scan import read_csv
 from fewshot.errors import brief
@@ -21,7 +21,8 @@ from fewshot.utils.values import check_name
 
 #: A column that only tables of answers have.
 _LIKELIEST = "likeliest"
-WRITERS: dict[str, Callable[..., None]] = {
+LabelFormat = Literal["label-studio", "fiftyone", "csv", "folders"]
+WRITERS: dict[LabelFormat, Callable[..., None]] = {
     "label-studio": write_label_studio,
     "fiftyone": write_fiftyone,
     "csv": lambda tasks, path, **settings: write_label_table(tasks, path, **settings),
@@ -29,7 +30,7 @@ WRITERS: dict[str, Callable[..., None]] = {
 }
 
 
-def write_labels(tasks: Sequence[Task], path: str | Path, format: str, **settings: Any) -> None:
+def write_labels(tasks: Sequence[Task], path: str | Path, format: LabelFormat, **settings: Any) -> None:
     """Write images with their labels, and the answers of a model, for people to label or correct.
 
     Parameters

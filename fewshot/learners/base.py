@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from fewshot.learners.left_out import LeftOutRows, in_parts
 from fewshot.learners.memory import Memory, Statistics, check_tensors, mask_padding, read
-from fewshot.search.similarity import METRICS, normalize, prepare_keys
+from fewshot.search.similarity import METRICS, Metric, normalize, prepare_keys
 from fewshot.utils.discriminant import LabelledRows
 from fewshot.utils.isolation import isolated, seeded
 from fewshot.utils.means import middle, suitable_temperature
@@ -114,7 +114,7 @@ class Learner(nn.Module):
             raise TypeError(f"{cls.__name__} overrides score, which an index would bypass; set indexable = False")
 
     def __init__(
-        self, metric: str = "sqeuclidean", temperature: float | None = 1.0, learn_temperature: bool = False
+        self, metric: Metric = "sqeuclidean", temperature: float | None = 1.0, learn_temperature: bool = False
     ) -> None:
         super().__init__()
         self.metric = check_name("metric", metric, METRICS)
@@ -169,7 +169,7 @@ class Learner(nn.Module):
         return None
 
     @property
-    def item_metric(self) -> str:
+    def item_metric(self) -> Metric:
         """The similarity of two transformed embeddings, such as a query and an item of the support."""
         return self.metric
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor
 
 from fewshot.learners.base import SupportLearner
 from fewshot.learners.memory import Memory
 from fewshot.learners.registry import register_learner
-from fewshot.learners.transduction import SHARE_PRIORS, Span, check_shift, rectify
+from fewshot.learners.transduction import SHARE_PRIORS, SharePrior, Shift, Span, check_shift, rectify
 from fewshot.search.similarity import normalize
 from fewshot.utils.values import check_name, check_number
 
-NORMALIZATIONS = ("L2N", "UN")
+Normalization = Literal["L2N", "UN"]
+NORMALIZATIONS: tuple[Normalization, ...] = get_args(Normalization)
 
 
 @register_learner("bd-cspn")
@@ -70,11 +73,11 @@ class BDCSPNLearner(SupportLearner):
     def __init__(
         self,
         sharpness: float = 5.0,
-        normalization: str = "L2N",
+        normalization: Normalization = "L2N",
         temperature: float = 0.1,
         learn_temperature: bool = False,
-        shift: bool | str = False,
-        prior: str = "none",
+        shift: bool | Shift = False,
+        prior: SharePrior = "none",
     ) -> None:
         super().__init__("cosine", temperature, learn_temperature)
         self.shift, self.prior = check_shift(shift), check_name("prior", prior, SHARE_PRIORS)

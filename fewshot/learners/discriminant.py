@@ -12,7 +12,7 @@ from fewshot.learners.base import SupportLearner
 from fewshot.learners.left_out import LeftOutRows
 from fewshot.learners.memory import Memory, Statistics
 from fewshot.learners.registry import register_learner
-from fewshot.search.similarity import normalize
+from fewshot.search.similarity import Metric, normalize
 from fewshot.utils.discriminant import (
     TEMPERATURE,
     USUAL_STRENGTH,
@@ -109,7 +109,7 @@ class DiscriminantLearner(SupportLearner):
         return x if self.power == 1 else normalize(signed_power(x, self.power, torch))
 
     @property
-    def item_metric(self) -> str:
+    def item_metric(self) -> Metric:
         """Two embeddings are compared by the cosine."""
         return "cosine"
 

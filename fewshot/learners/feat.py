@@ -10,6 +10,7 @@ from torch import nn
 from fewshot.learners.base import SumLearner
 from fewshot.learners.memory import Memory, Statistics
 from fewshot.learners.registry import register_learner
+from fewshot.search.similarity import Metric
 
 
 @register_learner("feat")
@@ -57,7 +58,7 @@ class FEATLearner(SumLearner):
 
     def __init__(
         self,
-        metric: str = "sqeuclidean",
+        metric: Metric = "sqeuclidean",
         temperature: float = 64.0,
         learn_temperature: bool = False,
         dropout: float = 0.5,

@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from fewshot.learners.base import SupportLearner
 from fewshot.learners.memory import Memory, Statistics
 from fewshot.learners.registry import register_learner
-from fewshot.search.similarity import prepare_keys
+from fewshot.search.similarity import Metric, prepare_keys
 from fewshot.utils.values import check_count
 
 
@@ -66,7 +66,7 @@ class FullContextLearner(SupportLearner):
 
     def __init__(
         self,
-        metric: str = "cosine",
+        metric: Metric = "cosine",
         temperature: float = 0.1,
         learn_temperature: bool = False,
         n_steps: int = 5,

@@ -8,6 +8,7 @@ from torch import Tensor
 from fewshot.learners.base import IGNORE, SMOOTHING, SupportLearner, chance_gap
 from fewshot.learners.memory import Memory, read
 from fewshot.learners.registry import register_learner
+from fewshot.search.similarity import Metric
 from fewshot.utils.values import check_count
 
 
@@ -63,7 +64,7 @@ class KNearestLearner(SupportLearner):
     def __init__(
         self,
         n_neighbors: int = 5,
-        metric: str = "cosine",
+        metric: Metric = "cosine",
         temperature: float | None = 0.1,
         learn_temperature: bool = False,
         centered: bool = False,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor
 
@@ -10,7 +12,8 @@ from fewshot.learners.memory import Memory, Statistics, read
 from fewshot.learners.registry import register_learner
 from fewshot.utils.values import check_name, check_number
 
-PRIORS = ("uniform", "support")
+Prior = Literal["uniform", "support"]
+PRIORS: tuple[Prior, ...] = get_args(Prior)
 
 
 @register_learner("key-value-cache", "tip-adapter")
@@ -64,7 +67,7 @@ class KeyValueCacheLearner(SupportLearner):
         self,
         sharpness: float = 5.5,
         temperature: float = 0.1,
-        prior: str = "uniform",
+        prior: Prior = "uniform",
         learn_temperature: bool = False,
         centered: bool = False,
         balanced: bool = False,

@@ -8,7 +8,7 @@ from torch import Tensor
 from fewshot.learners.base import SupportLearner
 from fewshot.learners.memory import Memory
 from fewshot.learners.registry import register_learner
-from fewshot.learners.transduction import SHARE_PRIORS, Span, check_shift, compare_means, rectify
+from fewshot.learners.transduction import SHARE_PRIORS, SharePrior, Shift, Span, check_shift, compare_means, rectify
 from fewshot.search.similarity import largest, normalize
 from fewshot.utils.values import check_count, check_name, check_number
 
@@ -75,8 +75,8 @@ class LaplacianShotLearner(SupportLearner):
         n_iterations: int = 20,
         sharpness: float | None = 5.0,
         temperature: float = 1.0,
-        shift: bool | str = False,
-        prior: str = "none",
+        shift: bool | Shift = False,
+        prior: SharePrior = "none",
     ) -> None:
         super().__init__("sqeuclidean", temperature)
         self.smoothness = check_number("smoothness", smoothness)

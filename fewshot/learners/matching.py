@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from hashlib import blake2b
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -13,9 +14,11 @@ from torch import Tensor
 from fewshot.learners.base import SupportLearner
 from fewshot.learners.memory import Statistics
 from fewshot.learners.registry import register_learner
+from fewshot.search.similarity import Metric
 from fewshot.utils.values import check_name
 
-REPLACEMENTS = ("reservoir", "oldest")
+Replacement = Literal["reservoir", "oldest"]
+REPLACEMENTS: tuple[Replacement, ...] = get_args(Replacement)
 
 
 @register_learner("matching", "matching-networks")
@@ -74,11 +77,11 @@ class MatchingLearner(SupportLearner):
 
     def __init__(
         self,
-        metric: str = "cosine",
+        metric: Metric = "cosine",
         temperature: float | None = 0.1,
         learn_temperature: bool = False,
         max_support: int | None = None,
-        replacement: str = "reservoir",
+        replacement: Replacement = "reservoir",
         centered: bool = False,
         balanced: bool = False,
     ) -> None:

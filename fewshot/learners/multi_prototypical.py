@@ -11,7 +11,7 @@ from torch import Tensor
 from fewshot.learners.base import SupportLearner
 from fewshot.learners.memory import Memory, Statistics, sum_by_class
 from fewshot.learners.registry import register_learner
-from fewshot.search.similarity import normalize
+from fewshot.search.similarity import Metric, normalize
 from fewshot.utils.values import check_count
 
 #: Most iterations of k-means; few-shot classes converge in two or three.
@@ -68,7 +68,7 @@ class MultiPrototypicalLearner(SupportLearner):
 
     def __init__(
         self,
-        metric: str = "sqeuclidean",
+        metric: Metric = "sqeuclidean",
         temperature: float | None = 1.0,
         learn_temperature: bool = False,
         n_prototypes: int = 3,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fewshot.learners.base import SumLearner
 from fewshot.learners.registry import register_learner
+from fewshot.search.similarity import Metric
 
 
 @register_learner("prototypical", "protonet")
@@ -56,7 +57,7 @@ class PrototypicalLearner(SumLearner):
 
     def __init__(
         self,
-        metric: str = "sqeuclidean",
+        metric: Metric = "sqeuclidean",
         temperature: float | None = 1.0,
         learn_temperature: bool = False,
         centered: bool = False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -15,7 +16,8 @@ from fewshot.learners.transduction import ESTIMATED, SHARE_PRIORS, Span, log_sha
 from fewshot.search.similarity import normalize
 from fewshot.utils.values import check_count, check_name, check_number
 
-PRIORS = ("estimated", "uniform", "support", "none")
+Prior = Literal["estimated", "uniform", "support", "none"]
+PRIORS: tuple[Prior, ...] = get_args(Prior)
 #: The factor on squared distances if shares are given, which is the paper's, and if they are estimated.
 KNOWN, UNKNOWN = 10.0, 30.0
 #: Queries that each class is counted with more than it has, when shares are estimated.
@@ -79,7 +81,7 @@ class PTMAPLearner(SumLearner):
 
     def __init__(
         self,
-        prior: str = "estimated",
+        prior: Prior = "estimated",
         power: float = 0.5,
         regularization: float | None = None,
         n_iterations: int = 10,

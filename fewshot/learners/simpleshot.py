@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from fewshot.learners.base import SumLearner
 from fewshot.learners.registry import register_learner
-from fewshot.search.similarity import normalize
+from fewshot.search.similarity import Metric, normalize
 from fewshot.utils.values import check_name
 
-NORMALIZATIONS = ("UN", "L2N", "CL2N")
+Normalization = Literal["UN", "L2N", "CL2N"]
+NORMALIZATIONS: tuple[Normalization, ...] = get_args(Normalization)
 
 
 @register_learner("simpleshot")
@@ -64,9 +66,9 @@ class SimpleShotLearner(SumLearner):
 
     def __init__(
         self,
-        normalization: str = "L2N",
+        normalization: Normalization = "L2N",
         center: Sequence[float] | None = None,
-        metric: str = "sqeuclidean",
+        metric: Metric = "sqeuclidean",
         temperature: float | None = 0.1,
         learn_temperature: bool = False,
     ) -> None:

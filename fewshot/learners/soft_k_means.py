@@ -7,7 +7,7 @@ from torch import Tensor
 from fewshot.learners.base import SumLearner
 from fewshot.learners.memory import Memory, Statistics
 from fewshot.learners.registry import register_learner
-from fewshot.search.similarity import pairwise_similarity
+from fewshot.search.similarity import Metric, pairwise_similarity
 from fewshot.utils.values import check_count
 
 
@@ -58,7 +58,7 @@ class SoftKMeansLearner(SumLearner):
 
     def __init__(
         self,
-        metric: str = "sqeuclidean",
+        metric: Metric = "sqeuclidean",
         temperature: float | None = 1.0,
         learn_temperature: bool = False,
         n_iterations: int = 1,

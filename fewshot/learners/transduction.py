@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor
@@ -20,10 +20,13 @@ FEW_ROUNDS = 12
 #: Lower bound of divisors, and the difference below which two bounds count as equal.
 TINY, ROUNDING = 1e-300, 1e-9
 #: The prior of which classes the queries are: none, or shares estimated from them.
-ESTIMATED = "estimated"
-SHARE_PRIORS = ("none", ESTIMATED)
+SharePrior = Literal["none", "estimated"]
+SHARE_PRIORS: tuple[SharePrior, ...] = get_args(SharePrior)
+ESTIMATED = SHARE_PRIORS[1]
 #: What is made of queries that are moved: prototypes, while they are answered where they were.
-PROTOTYPES = "prototypes"
+Shift = Literal["prototypes"]
+SHIFTS: tuple[Shift, ...] = get_args(Shift)
+(PROTOTYPES,) = SHIFTS
 #: Rounds that estimate shares, and the temperature of the cosines from which they are estimated.
 SHARE_ROUNDS, SHARE_TEMPERATURE = 10, 1 / 60
 #: Largest ratio of a factor to the largest logit at which their sum keeps the digits of the logit.
@@ -154,7 +157,7 @@ def log_shares(probability: Tensor, more: float) -> Tensor:
     return ((probability.sum(-1, keepdim=True) + more) / (probability.shape[-1] + more * probability.shape[-2])).log()
 
 
-def check_shift(shift: Any) -> bool | str:
+def check_shift(shift: Any) -> bool | Shift:
     """Return the parameter `shift` of a learner.
 
     Raises
@@ -162,7 +165,7 @@ def check_shift(shift: Any) -> bool | str:
     ValueError
         If it is text other than "prototypes".
     """
-    return check_name("shift", shift, (PROTOTYPES,)) if isinstance(shift, str) else bool(shift)
+    return check_name("shift", cast(Shift, shift), SHIFTS) if isinstance(shift, str) else bool(shift)
 
 
 def rectify(span: Span, memory: Memory, sharpness: float, shifted: bool | str, prior: str = "none") -> Compared:

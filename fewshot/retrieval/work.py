@@ -25,7 +25,7 @@ from fewshot.persistence.suffixes import check_suffix
 from fewshot.retrieval.annotate import annotate
 from fewshot.retrieval.remote import RemoteModel
 from fewshot.retrieval.shards import CsvTable, ParquetTable, Table
-from fewshot.utils.executors import Executor, Failure, make_executor
+from fewshot.utils.executors import Executor, ExecutorName, Failure, make_executor
 from fewshot.utils.progress import progress_bar
 from fewshot.utils.spreadsheet import CsvForm
 from fewshot.utils.text import counted
@@ -45,7 +45,7 @@ def annotate_folder(
     out: str | Path,
     *,
     shard: int = SHARD,
-    executor: str = "serial",
+    executor: ExecutorName = "serial",
     jobs: int | None = None,
     device: str = "auto",
     progress: bool = True,

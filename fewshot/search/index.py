@@ -17,10 +17,10 @@ from torch import Tensor
 from fewshot.persistence.artifact import Versions, writing
 from fewshot.search.approximate import Choice
 from fewshot.search.growing import capacity, is_merge_due, is_quick, merged
-from fewshot.search.packing import PRECISIONS, packed, width
+from fewshot.search.packing import PRECISIONS, Precision, packed, width
 from fewshot.search.saving import load_index, save_index
-from fewshot.search.similarity import METRICS, check_k, to_tensor
-from fewshot.search.snapshot import INDEXES, build_now, take_snapshot
+from fewshot.search.similarity import METRICS, Metric, check_k, to_tensor
+from fewshot.search.snapshot import INDEXES, Index, build_now, take_snapshot
 from fewshot.search.state import Base, State
 from fewshot.utils.heap import refuse_too_large
 from fewshot.utils.isolation import NUMPY_ERRORS, isolated
@@ -80,7 +80,7 @@ class PrototypeIndex:
     """
 
     def __init__(
-        self, metric: str = "sqeuclidean", index: str = "auto", recall: float = 0.99, keys: str = "full"
+        self, metric: Metric = "sqeuclidean", index: Index = "auto", recall: float = 0.99, keys: Precision = "full"
     ) -> None:
         self.metric, self.index = check_name("metric", metric, METRICS), check_name("index", index, INDEXES)
         if not 0 < recall <= 1:

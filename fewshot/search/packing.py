@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor
 
 #: How keys are kept: as they come, with 11 significant bits, or with 8 bits below the largest number of the key.
-PRECISIONS = ("full", "float16", "int8")
+Precision = Literal["full", "float16", "int8"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 #: Magnitudes of the largest number of a key (zero is fine too) between which half precision keeps 11 bits, and 8 bits
 #: have a factor.
 RANGES = {"float16": (2.0**-14, 65504.0), "int8": (1e-30, 1e18)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -17,7 +17,8 @@ from fewshot.search.packing import precision_of, unpacked, width
 from fewshot.search.single import LARGEST_SQUARE, LEAST_SQUARE, Array, Marks, SingleSearch, similarities
 from fewshot.utils.values import NEEDS_FLOAT64, TINY
 
-METRICS = ("sqeuclidean", "cosine", "dot")
+Metric = Literal["sqeuclidean", "cosine", "dot"]
+METRICS: tuple[Metric, ...] = get_args(Metric)
 #: numpy multiplies batches of matrices faster than torch up to this many multiplications for each matrix.
 SMALL_PRODUCT = 2**18
 #: Of these, it multiplies few long keys one by one in down to half the time: at most as many keys, at least as long.
@@ -180,7 +181,7 @@ def prepare_keys(keys: Tensor, metric: str, offset: Tensor | None = None) -> Pre
     return PreparedKeys(metric, shifted, offset, sum_of_squares(shifted).unsqueeze(-2))
 
 
-def pairwise_similarity(queries: Tensor, keys: Tensor, metric: str = "sqeuclidean") -> Tensor:
+def pairwise_similarity(queries: Tensor, keys: Tensor, metric: Metric = "sqeuclidean") -> Tensor:
     """Return the similarity of every query to every key; higher is closer.
 
     No array of shape (q, m, d) is built. Gradients are finite everywhere, also on equal rows and on zero rows,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -23,8 +23,8 @@ from fewshot.utils.isolation import isolated
 from fewshot.utils.locks import lock_of
 from fewshot.utils.values import NEEDS_FLOAT64
 
-INDEXES = ("auto", "exact", "faiss", "ivf", "hnsw")
 Index = Literal["auto", "exact", "faiss", "ivf", "hnsw"]
+INDEXES: tuple[Index, ...] = get_args(Index)
 #: Up to this many keys exact search is affordable; by default fewer, where FAISS takes half the time (`exact_limit`).
 EXACT_LIMIT = 100_000
 #: An index of up to this many keys is built at once, a larger one in the background.

@@ -9,12 +9,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from fewshot.errors import UnknownNameError
 from fewshot.persistence.files import read_regular
 
-_CHOICES = {"precision": ("float32", "bf16", "fp16"), "batch_norm": ("train", "frozen")}
+Precision = Literal["float32", "bf16", "fp16"]
+BatchNorm = Literal["train", "frozen"]
+_CHOICES = {"precision": get_args(Precision), "batch_norm": get_args(BatchNorm)}
 _NUMBERS = {int: Integral, float: Real, bool: bool}
 _TYPES = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
 #: Conditions of values, and what a message expects.
@@ -100,8 +102,10 @@ class TrainConfig:
     lr: float = _setting(3e-3, "peak learning rate of Adam with a one-cycle schedule", *_RATE)
     weight_decay: float = _setting(0.0, "decoupled weight decay", lambda v: 0 <= v < math.inf, "at least 0")
     layer_decay: float = _setting(1.0, "ratio of a layer's rate to that of the next layer (timm networks)", *_RATIO)
-    batch_norm: str = _setting("train", "'train', or 'frozen': use the running statistics of the network")
-    precision: str = _setting("float32", "'float32', 'bf16' or 'fp16'")
+    batch_norm: BatchNorm = _setting(  # noqa: RUF009 - a field, as the others
+        "train", "'train', or 'frozen': use the running statistics of the network"
+    )
+    precision: Precision = _setting("float32", "'float32', 'bf16' or 'fp16'")  # noqa: RUF009
     compile: bool = _setting(False, "compile the network with torch.compile: for long trainings on a GPU", *_FLAG)
     embed_chunk: int = _setting(0, "images embedded at a time, to save memory; 0: all", *_CHUNK)
     seed: int = _setting(0, "seed of weights, episodes and augmentation", *_SEED)

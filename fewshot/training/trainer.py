@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fewshot.data.crop import CROPS, TRAINING
+from fewshot.data.crop import CROPS, TRAINING, TrainingCrop
 from fewshot.data.digest import digest_classes, digest_images
 from fewshot.data.images import LabeledImages
 from fewshot.data.preprocess import Preprocessing
@@ -92,7 +92,7 @@ class MetaTrainer:
         augment: Augment | None = None,
         device: str | torch.device = "cpu",
         callbacks: Sequence[Callback] = (),
-        crop: str = "center",
+        crop: TrainingCrop = "center",
     ) -> None:
         self.config = config or TrainConfig()
         self.learner = as_learner(learner)

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -18,7 +18,8 @@ from fewshot.utils.carried import all_carried, know
 from fewshot.utils.threads import passive_waiting, wait_passively
 from fewshot.utils.values import check_name
 
-EXECUTORS = ("serial", "joblib", "ray")
+ExecutorName = Literal["serial", "joblib", "ray"]
+EXECUTORS: tuple[ExecutorName, ...] = get_args(ExecutorName)
 MAX_JOBS = 1024
 #: After this many deaths of worker processes, tasks run one at a time, to find the one that kills its process.
 DEATHS = 2
@@ -178,7 +179,7 @@ class Ray(Executor):
             self.ray.shutdown()
 
 
-def make_executor(name: str, jobs: int) -> Executor:
+def make_executor(name: ExecutorName, jobs: int) -> Executor:
     """Return an executor by its name.
 
     Raises

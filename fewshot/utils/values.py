@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from numbers import Integral, Real
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +15,11 @@ from fewshot.utils.containers import is_missing, is_table, own_index, to_array, 
 from fewshot.utils.text import counted
 from fewshot.utils.warning import lock_of_filters, warn
 
+N = TypeVar("N", bound=str)
 #: "raise" raises an error. "skip" leaves the item out of the support, with a warning; "unknown" raises for support.
 #: Under both, a query is answered "unknown", and its embedding is a row of NaN.
-ON_ERROR = ("raise", "skip", "unknown")
 OnError = Literal["raise", "skip", "unknown"]
+ON_ERROR: tuple[OnError, ...] = get_args(OnError)
 #: Squares of magnitudes above NEEDS_FLOAT64 or below TINY leave the range of float32.
 NEEDS_FLOAT64, TINY = 1e9, 1e-9
 #: Larger or smaller magnitudes raise an error.
@@ -368,7 +369,7 @@ def warn_of_zero_rows(X: NDArray[Any]) -> None:
 # ---- parameters ------------------------------------------------------------------------------------------------------
 
 
-def check_name(kind: str, name: str, known: Collection[str]) -> str:
+def check_name(kind: str, name: N, known: Collection[N]) -> N:
     """Return `name` if it is one of `known`.
 
     Raises

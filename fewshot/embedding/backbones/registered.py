@@ -6,7 +6,7 @@ import copy
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from torch import nn
 
@@ -18,7 +18,8 @@ from fewshot.utils.values import check_count
 
 #: What most published networks were trained with.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_INTERPOLATIONS = ("bilinear", "bicubic", "nearest", "lanczos")
+Interpolation = Literal["bilinear", "bicubic", "nearest", "lanczos"]
+_INTERPOLATIONS: tuple[Interpolation, ...] = get_args(Interpolation)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +61,7 @@ def register_backbone(
     *,
     channels: int = 3,
     crop_pct: float = 1.0,
-    interpolation: str = "bilinear",
+    interpolation: Interpolation = "bilinear",
 ) -> None:
     """Give a network of your own a name, by which it is embedded with, saved, and built again when it is loaded.
 

@@ -6,7 +6,7 @@ import hashlib
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -39,7 +39,8 @@ from fewshot.utils.values import check_number
 if TYPE_CHECKING:
     from fewshot.images.model import FewShotModel
 
-QUANTIZE = ("int8",)
+Quantize = Literal["int8"]
+QUANTIZE: tuple[Quantize, ...] = get_args(Quantize)
 #: Support images that calibrate activations by default.
 N_CALIBRATION = 256
 #: The largest relative difference between the given support and what was learned; far above `TOLERANCE`.
@@ -49,7 +50,7 @@ SAME = 1e-3
 def export(
     model: FewShotModel,
     folder: str | Path,
-    quantize: str | None = None,
+    quantize: Quantize | None = None,
     *,
     support: tuple[Any, Any] | LabeledImages | None = None,
     calibration: Any = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -31,7 +31,10 @@ from fewshot.utils.values import check_name
 
 #: From a pool and a number to that many rows, best first, with scores.
 Strategy = Callable[[Pool, int], tuple[list[int], list[float]]]
-STRATEGIES: dict[str, Strategy] = {
+StrategyName = Literal[
+    "uncertainty-herding", "herding", "typiclust", "probcover", "k-center", "margin", "entropy", "random"
+]
+STRATEGIES: dict[StrategyName, Strategy] = {
     "uncertainty-herding": uncertainty_herding,
     "herding": herding,
     "typiclust": typiclust,
@@ -92,7 +95,7 @@ class Suggestion:
 
 
 @isolated(gradients=False)
-def suggest(now: Learned, X: Any, k: int, strategy: str, seed: int) -> list[Suggestion]:
+def suggest(now: Learned, X: Any, k: int, strategy: StrategyName, seed: int) -> list[Suggestion]:
     """Choose items to label, and say why; see `FewShotModel.suggest`."""
     check_name("strategy", strategy, STRATEGIES)
     items = now.embedder.as_items(X)
@@ -116,7 +119,7 @@ def suggest_embedded(
     look: Callable[[list[int]], list[bytes]],
 ) -> list[Suggestion]:
     """Choose among items that are embedded already; `look` returns the thumbnails of some rows."""
-    choose = STRATEGIES[check_name("strategy", strategy, STRATEGIES)]
+    choose = STRATEGIES[check_name("strategy", cast(StrategyName, strategy), STRATEGIES)]
     unreadable = {error.index for error in embedded.errors}
     rows = np.array([i for i in range(len(names)) if i not in unreadable], np.int64)
     if not len(rows):

@@ -25,7 +25,7 @@ from fewshot.retrieval.stores.records import (
     several,
     token,
 )
-from fewshot.search.similarity import METRICS
+from fewshot.search.similarity import METRICS, Metric
 
 Vectors = NDArray[np.float32]
 #: Proposes records for each query.
@@ -59,7 +59,7 @@ class Store(ABC):
         Length of a vector; by default that of the first record.
     """
 
-    def __init__(self, metric: str, fingerprint: str, d: int | None = None) -> None:
+    def __init__(self, metric: Metric, fingerprint: str, d: int | None = None) -> None:
         if metric not in METRICS:
             raise UnknownNameError("metric", metric, METRICS)
         if not fingerprint:

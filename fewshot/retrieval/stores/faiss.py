@@ -20,6 +20,7 @@ from fewshot.retrieval.stores.columns import Columns
 from fewshot.retrieval.stores.records import Conditions, Record, check_record
 from fewshot.search.index import PrototypeIndex
 from fewshot.search.saving import load_index, save_index
+from fewshot.search.similarity import Metric
 from fewshot.search.state import State
 from fewshot.utils.locks import lock_of, one_at_a_time
 
@@ -50,7 +51,7 @@ class FaissStore(Store):
     'dog'
     """
 
-    def __init__(self, metric: str, fingerprint: str, d: int | None = None) -> None:
+    def __init__(self, metric: Metric, fingerprint: str, d: int | None = None) -> None:
         super().__init__(metric, fingerprint, d)
         # The index holds numbers instead of ids, because a numpy array of texts is as wide as the longest text.
         self._index = PrototypeIndex(metric)

@@ -15,6 +15,7 @@ import numpy as np
 from fewshot.errors import StoreError, missing
 from fewshot.retrieval.stores.base import BATCH, UNTOUCHED, Store, Vectors, first_line, refuse_missing
 from fewshot.retrieval.stores.records import Conditions, Range, Record, several, uuid_of
+from fewshot.search.similarity import Metric
 
 #: For each metric, pgvector's operator and the operator class of an HNSW index.
 OPERATORS = {
@@ -77,7 +78,7 @@ class PgVectorStore(Store):
         self,
         connection_string: str,
         table: str,
-        metric: str,
+        metric: Metric,
         fingerprint: str,
         d: int | None = None,
         *,

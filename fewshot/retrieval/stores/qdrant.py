@@ -17,7 +17,7 @@ import torch
 from fewshot.errors import StoreError, missing
 from fewshot.retrieval.stores.base import BATCH, UNTOUCHED, Store, Vectors, first_line, refuse_missing
 from fewshot.retrieval.stores.records import Conditions, Range, Record, token, tokens, uuid_of
-from fewshot.search.similarity import normalize
+from fewshot.search.similarity import Metric, normalize
 
 #: Qdrant's distances. Its own cosine would normalize the stored vectors, and the originals would be lost.
 DISTANCES = {"sqeuclidean": "EUCLID", "cosine": "DOT", "dot": "DOT"}
@@ -75,7 +75,7 @@ class QdrantStore(Store):
         self,
         location: str | Path | Any,
         collection: str,
-        metric: str,
+        metric: Metric,
         fingerprint: str,
         d: int | None = None,
         *,
