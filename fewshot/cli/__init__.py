@@ -29,6 +29,8 @@ from fewshot.utils.threads import wait_passively
 _LIMIT = "FEWSHOT_MAX_PIXELS"
 #: Commands that name a classifier with --model.
 _BY_MODEL = ("annotate", "search", "export-labels")
+#: Where folders of images are given.
+_OF_IMAGES = ("folder", "data", "images", "none_of_these", "held_out")
 #: Longest message, in characters; longer ones are shortened.
 _LONGEST = 4000
 
@@ -98,15 +100,23 @@ def _run(options: argparse.Namespace, words: Sequence[str]) -> int:
 
 
 def _unpack_archives(options: argparse.Namespace) -> None:
-    """Replace a zip file that is given as the folder of images by the folder to which it is unpacked."""
-    for name in ("folder", "data"):
+    """Replace a zip file that is given where folders of images are taken by the folder to which it is unpacked."""
+    for name in _OF_IMAGES:
         given = getattr(options, name, None)
-        if isinstance(given, str) and given.lower().endswith(".zip") and os.path.isfile(given):
-            from fewshot.data.zipped import unpack
+        if isinstance(given, str):
+            setattr(options, name, _unpacked(given))
+        elif isinstance(given, list):
+            setattr(options, name, list(map(_unpacked, given)))
 
-            folder = os.fspath(unpack(given))
-            note(f"{given}: unpacked to {folder}")
-            setattr(options, name, folder)
+
+def _unpacked(given: str) -> str:
+    if not (given.lower().endswith(".zip") and os.path.isfile(given)):
+        return given
+    from fewshot.data.zipped import unpack
+
+    folder = os.fspath(unpack(given))
+    note(f"{given}: unpacked to {folder}")
+    return folder
 
 
 def _refuse_absent(options: argparse.Namespace) -> None:

@@ -297,7 +297,7 @@ def list_paths(given: list[str], skip_unreadable: bool = False, root: str | None
     paths = [path for images in found for path in images]
     if not paths:
         state = "is a saved classifier" if is_artifact(given[0]) else "holds no image"
-        raise ValueError(f"{given[0]} {state}; give image files, or folders of them")
+        raise ValueError(f"{given[0]} {state}; give image files, or folders or .zip archives of them")
     for error in check_paths([name for name, images in zip(given, found, strict=True) if images == [name]]):
         if not (skip_unreadable and Path(str(error.source)).exists()):
             raise ImageDecodeError(error.source, error.reason)

@@ -78,7 +78,7 @@ SHARED: dict[str, dict[str, Any]] = {
     "data": {"metavar": "DATA", "help": _DATA},
     "dir": {"metavar": "DIR", "help": "a classifier"},
     "folder": {"metavar": "FOLDER", "help": _DATA},
-    "images": {"nargs": "+", "metavar": "IMAGES", "help": "image files, or folders of them"},
+    "images": {"nargs": "+", "metavar": "IMAGES", "help": "image files, or folders of them, also as .zip"},
     "label": {"metavar": "LABEL", "help": "the class"},
     "--cache": {"metavar": "DIR", "help": "store embeddings there, so that no image is embedded twice"},
     "--csv": {"type": file_of("CSV"), "metavar": "FILE", "help": "write the table as CSV; - for standard output"},

@@ -16,7 +16,7 @@ def annotate_options(annotate: argparse.ArgumentParser) -> None:
         "error and a vector of zeros, and the exit status is 1. With --server, a running service embeds and answers. "
         "A .parquet table needs the extra 'parquet', a .csv table nothing."
     )
-    annotate.add_argument("folder", metavar="FOLDER", help="images, in folders of any depth")
+    annotate.add_argument("folder", metavar="FOLDER", help="images, in folders of any depth, or a .zip of it")
     by = annotate.add_mutually_exclusive_group(required=True)
     by.add_argument("--model", metavar="DIR", help="a classifier")
     by.add_argument("--server", metavar="URL", help="a running fewshot serve instead, such as http://127.0.0.1:8000")

@@ -23,6 +23,7 @@ from fewshot.data.preprocess import Preprocessing
 from fewshot.data.scan import read_csv, read_image_table, scan_folder, split_folders
 from fewshot.data.shown import draw_grid, first_rows, thumbnail_of
 from fewshot.data.unseen import warn_of_unseen
+from fewshot.data.zipped import folder_of
 from fewshot.errors import ImageDecodeError, brief
 from fewshot.utils import notebook
 from fewshot.utils.containers import is_missing
@@ -160,7 +161,7 @@ class LabeledImages:
         source : path
             A folder with a subfolder per class (see `from_folder`), a file with columns ``path,label,split`` (see
             `from_table`), boxes in the JSON of COCO or Label Studio beside their pictures, or a folder of
-            ``images.npy`` and ``table.csv``, which is memory-mapped.
+            ``images.npy`` and ``table.csv``, which is memory-mapped. A ``.zip`` of a folder is unpacked beside itself.
         split : str, optional
             Use only this split of a table, or this subfolder of a folder of splits. ``train``, ``val`` and ``test``
             also match folders with names like Training, validation and TEST.
@@ -182,7 +183,7 @@ class LabeledImages:
         >>> LabeledImages.open(folder)
         LabeledImages(2 images of any size, as files, 2 classes)
         """
-        path = Path(source)
+        path = folder_of(source)
         if os.path.isdir(path) and is_packed(path):
             return cls(*read_packed(path, split))
         if os.path.isdir(path):

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import shutil
 import tempfile
 import zipfile
 import zlib
-from pathlib import Path, PurePosixPath
+from filecmp import cmp
+from pathlib import Path, PurePath, PurePosixPath
 
 from fewshot.data.scan import image_suffixes
 from fewshot.errors import brief
 
+_log = logging.getLogger(__name__)
 #: Suffixes of tables, which are unpacked too.
 _TABLES = (".csv",)
+
+
+def folder_of(source: str | Path) -> Path:
+    """Return the folder to which a zip file is unpacked, and any other path as it is; see `unpack`."""
+    path = Path(source)
+    return unpack(path) if path.suffix.lower() == ".zip" and os.path.isfile(path) else path
 
 
 def unpack(archive: str | Path) -> Path:
     """Unpack the images and tables of a zip file into a folder of its name next to it, and return that folder.
 
     If everything in it lies in one folder, as when a folder was zipped, its content is taken. Nothing lands outside,
-    whatever the names in the archive are; links, hidden files and files of other kinds are left in it.
+    whatever the names in the archive are; links, hidden files and files of other kinds are left in it. A folder of that
+    name with the same images and tables, as of an earlier call or the one that was zipped, is returned as it is.
 
     Parameters
     ----------
@@ -29,14 +40,11 @@ def unpack(archive: str | Path) -> Path:
     Raises
     ------
     ValueError
-        If the folder exists already, the file is no zip file, is damaged or has a password, or the disk is too small.
+        If the folder exists already with other content, the file is no zip file, is damaged or has a password, or the
+        disk is too small.
     """
     archive = Path(archive)
     folder = archive.with_suffix("")
-    if folder.exists():
-        raise ValueError(
-            f"{folder} exists already, so {archive.name} cannot be unpacked to it; give {folder}, or move it"
-        )
     try:
         with zipfile.ZipFile(archive) as opened, tempfile.TemporaryDirectory(dir=archive.parent or ".") as place:
             wanted = [entry for entry in opened.infolist() if _is_wanted(entry)]
@@ -46,19 +54,36 @@ def unpack(archive: str | Path) -> Path:
                 opened.extract(entry, place)
             if not wanted:
                 raise ValueError(f"{archive} holds no image and no table; expected one folder of images per class")
-            (_only_folder(Path(place)) or Path(place)).rename(folder)
-            Path(place).mkdir(exist_ok=True)  # which the end of the block removes
-            folder.chmod(0o755)  # that of temporary folders is for one user
+            content = _only_folder(Path(place)) or Path(place)
+            if not folder.exists():
+                content.rename(folder)
+                Path(place).mkdir(exist_ok=True)  # which the end of the block removes
+                folder.chmod(0o755)  # that of temporary folders is for one user
+            elif not _same(content, folder):
+                raise ValueError(
+                    f"{folder} exists already and holds something else than {archive.name}; give {folder}, or move it"
+                )
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"{archive} cannot be unpacked ({brief(error)}); make it again without a password") from None
+    _log.info("unpacked %s to %s", archive, folder)
     return folder
 
 
 def _is_wanted(entry: zipfile.ZipInfo) -> bool:
-    path = PurePosixPath(entry.filename)
     is_link = (entry.external_attr >> 16) & 0o170000 == 0o120000
+    return not (entry.is_dir() or is_link) and _is_kept(PurePosixPath(entry.filename))
+
+
+def _is_kept(path: PurePath) -> bool:
     is_hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-    return not (entry.is_dir() or is_link or is_hidden) and path.suffix.lower() in {*image_suffixes(), *_TABLES}
+    return not is_hidden and path.suffix.lower() in {*image_suffixes(), *_TABLES}
+
+
+def _same(folder: Path, other: Path) -> bool:
+    """Whether two folders have the same images and tables."""
+    names, others = ({path.relative_to(top) for path in top.rglob("*") if path.is_file()} for top in (folder, other))
+    kept = set(filter(_is_kept, others))
+    return names == kept and all(cmp(folder / name, other / name, shallow=False) for name in names)
 
 
 def _only_folder(folder: Path) -> Path | None:

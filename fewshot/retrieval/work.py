@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fewshot.data.scan import list_images
+from fewshot.data.zipped import folder_of
 from fewshot.errors import StoreError
 from fewshot.images.model import FewShotModel
 from fewshot.persistence.files import PARTIAL, is_special, leftovers, refuse_irregular, sync, write_text
@@ -61,7 +62,7 @@ def annotate_folder(
     Parameters
     ----------
     folder : path
-        Images, in subfolders of any depth.
+        Images, in subfolders of any depth; or a ``.zip`` of it, which is unpacked beside itself.
     model : path or RemoteModel
         A saved model, which each worker loads once, or the classifier of a running service.
     out : path
@@ -108,7 +109,7 @@ def annotate_folder(
     if Path(out).is_dir():
         raise ValueError(f"out is {os.fspath(out)!r}, a folder; expected the name of a file, such as all.parquet")
     # Absolute paths, because workers may run in another folder or on another machine.
-    out, folder = Path(out), Path(folder).absolute()
+    out, folder = Path(out), folder_of(folder).absolute()
     model = model if isinstance(model, RemoteModel) else str(Path(model).absolute())
     paths = list_images(folder)
     if not paths:
