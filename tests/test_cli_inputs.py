@@ -218,3 +218,10 @@ def test_a_table_names_images_elsewhere_if_the_root_allows_it(tmp_path, monkeypa
         assert status == 0 or (command[0] == "calibrate" and told not in said)  # which wants more classes
     assert main(["fit", "photos", "--out", "other", *NETWORK, "--root", "."]) == 2
     assert "--root are about tables; leave them out" in capsys.readouterr().err
+    for command in (["adapt", "photos", "--unlabelled", "--out", "domain.safetensors", *NETWORK],
+                    ["predict", "model", "photos"]):  # fmt: skip
+        assert main([*command, "--root", "photos"]) == 2
+        told = "fewshot: photos is no table (.csv), and --root is about the paths in tables; leave it out\n"
+        assert capsys.readouterr().err == told
+        assert main([*command, "--split", "train"]) == 2
+        assert "--split chooses among labelled images, and these have no labels" in capsys.readouterr().err

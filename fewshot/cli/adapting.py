@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fewshot.cli.inputs import open_data
+from fewshot.cli.inputs import open_data, refuse_of_labelled
 from fewshot.cli.models import list_paths, make_embedder
 from fewshot.cli.tables import finish
 from fewshot.images.adapt import adapt as adapt_embedder
@@ -21,6 +21,8 @@ def adapt(options: argparse.Namespace) -> int:
         raise ValueError(f"--out {out} is a folder; expected a file, such as {out / 'domain.safetensors'}")
     if out.exists() and not options.force:
         raise ValueError(f"{out} exists; replace it with --force, or choose another --out")
+    if options.unlabelled:
+        refuse_of_labelled(options, [options.data])
     on_error = "skip" if options.skip_unreadable else "raise"
     embedder = make_embedder(options).set_params(on_error=on_error)
     _ = embedder.network  # fail now, not after scanning a folder of images

@@ -62,6 +62,14 @@ def _opened(source: str, split: str | None, options: argparse.Namespace) -> Labe
     return LabeledImages.from_table(source, split=split, **given)
 
 
+def refuse_of_labelled(options: argparse.Namespace, given: list[str]) -> None:
+    """Raise if --split, or without a table --root, is given for images without labels, where it would mean nothing."""
+    if options.split is not None:
+        raise ValueError("--split chooses among labelled images, and these have no labels; leave it out")
+    if options.root is not None and not any(name.lower().endswith(".csv") for name in given):
+        raise ValueError(f"{given[0]} is no table (.csv), and --root is about the paths in tables; leave it out")
+
+
 def as_label(model: Any, text: str) -> Any:
     """Convert a label from the command line to the label type of the classifier, in the Unicode form of its class.
 

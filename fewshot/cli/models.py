@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fewshot.classifiers.reject_rule import LOOKS_LIKE_A_RATE
-from fewshot.cli.inputs import as_label, beside, open_data, take_unknown_label
+from fewshot.cli.inputs import as_label, beside, open_data, refuse_of_labelled, take_unknown_label
 from fewshot.cli.tables import finish, give, without_same
 from fewshot.cli.terminal import complain, is_piped, plugged, quoted, say, typed, way_back
 from fewshot.data.images import list_splits
@@ -169,6 +169,8 @@ def merge(options: argparse.Namespace) -> int:
 
 def predict(options: argparse.Namespace) -> int:
     """Classify images; exit with 1 if one could not be read."""
+    if options.held_out is None:
+        refuse_of_labelled(options, options.images)
     model = load(options).set_params(on_error="unknown")
     promise = _promise(model, options)
     images = list_paths(options.images, root=options.root)
