@@ -33,8 +33,11 @@ def zipped(tmp_path):
 
 def test_images_are_unpacked_beside_it_and_nothing_else(zipped):
     before = {path for path in zipped.parent.parent.rglob("*") if path.is_file()}
-    folder = unpack(zipped)
-    assert unpack(zipped) == folder  # which is there already
+    told = r"photos\.zip: left out: 1 \.sh \(convert images"
+    with pytest.warns(UserWarning, match=told):
+        folder = unpack(zipped)
+    with pytest.warns(UserWarning, match=told):
+        assert unpack(zipped) == folder  # which is there already
     assert folder == zipped.with_suffix("")
     new = {path for path in zipped.parent.parent.rglob("*") if path.is_file()} - before
     assert all(folder in path.parents for path in new)

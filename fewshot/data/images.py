@@ -222,8 +222,8 @@ class LabeledImages:
         Warns
         -----
         UserWarning
-            If other kinds of images (HEIC, RAW, DICOM) are left out, or class folders are empty or have names that
-            differ only in case, blanks or accents.
+            If files of other kinds (HEIC, RAW, DICOM, documents) are left out, or class folders are empty or have names
+            that differ only in case, blanks or accents.
         """
         return cls(*scan_folder(root))
 

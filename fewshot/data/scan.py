@@ -6,7 +6,6 @@ import errno
 import os
 import unicodedata
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
-from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -16,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewshot.data.boxes import COLUMNS, boxed, has_boxes, read_marked
-from fewshot.errors import brief, pip_install
+from fewshot.data.left_out import LeftOut
+from fewshot.errors import brief
 from fewshot.persistence.artifact import is_artifact
 from fewshot.persistence.files import check_file
 from fewshot.utils.labels import as_labels
 from fewshot.utils.spreadsheet import unguarded
-from fewshot.utils.text import counted, fold, listed, printable
+from fewshot.utils.text import counted, fold, listed
 from fewshot.utils.warning import warn
 
 if TYPE_CHECKING:
@@ -33,18 +33,8 @@ SPLIT_NAMES = {
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing"),
 }
-#: Suffixes of files that are often stored with images and are left out silently.
-_DOCUMENTS = (
-    "cfg csv db doc docx htm html ini ipynb json jsonl lnk log md npy npz parquet py rst safetensors tex toml tsv txt "
-    "url xls xlsx xml yaml yml"
-)
-_SILENT = frozenset(f".{name}" for name in _DOCUMENTS.split())
-#: Suffixes that the package of the extra ``heif`` decodes.
-_HEIF = (".heic", ".heics", ".heif", ".heifs", ".hif")
 #: First bytes of image files.
 _BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\x00", b"MM\x00*")
-#: Number of kinds named in a message.
-_NAMED = 6
 
 
 @cache
@@ -78,7 +68,7 @@ def list_images(folder: str | Path) -> list[str]:
     Warns
     -----
     UserWarning
-        If files of other kinds, such as HEIC, RAW or DICOM, are left out.
+        If files of other kinds, such as HEIC, RAW, DICOM or documents, are left out.
 
     Examples
     --------
@@ -432,45 +422,6 @@ def _look_alikes(labels: list[str]) -> Iterator[tuple[str, str]]:
         twin = seen.setdefault(fold(label), label)
         if twin != label:
             yield twin, label
-
-
-class LeftOut:
-    """Count the files that are left out, by suffix."""
-
-    def __init__(self) -> None:
-        self.kinds: Counter[str] = Counter()
-        self.loose = 0
-
-    def note(self, name: str) -> None:
-        """Count a file that is not an image."""
-        suffix = os.path.splitext(name)[1].lower()
-        if suffix and suffix not in _SILENT:
-            self.kinds[suffix] += 1
-
-    def summary(self) -> str:
-        """Return what was left out and the cure; empty if there is nothing to report.
-
-        Examples
-        --------
-        >>> left = LeftOut()
-        >>> for name in ("a.HEIC", "b.heic", "c.dcm", "notes.txt"):
-        ...     left.note(name)
-        >>> left.summary()
-        'left out: 2 .heic, 1 .dcm (for .heic: pip install "fewshot-learn[heif]"; or convert images to JPEG or PNG)'
-        """
-        parts = list(self._parts())
-        return f"left out: {', '.join(parts)}" if parts else ""
-
-    def _parts(self) -> Iterator[str]:
-        if self.kinds:
-            named = [f"{n} {printable(kind)}" for kind, n in self.kinds.most_common(_NAMED)]
-            if others := self.kinds.total() - sum(n for _, n in self.kinds.most_common(_NAMED)):
-                named.append(f"{others} of other kinds")
-            heif = next((kind for kind in sorted(self.kinds) if kind in _HEIF), None)
-            cure = f"for {heif}: {pip_install('heif')}; or " if heif else ""
-            yield f"{', '.join(named)} ({cure}convert images to JPEG or PNG)"
-        if self.loose:
-            yield f"{counted(self.loose, 'image')} in no class folder"
 
 
 def _begins_like_an_image(path: Path) -> bool:

@@ -11,8 +11,10 @@ import zlib
 from filecmp import cmp
 from pathlib import Path, PurePath, PurePosixPath
 
+from fewshot.data.left_out import LeftOut
 from fewshot.data.scan import image_suffixes
 from fewshot.errors import brief
+from fewshot.utils.warning import warn
 
 _log = logging.getLogger(__name__)
 #: Suffixes of tables, which are unpacked too.
@@ -42,12 +44,21 @@ def unpack(archive: str | Path) -> Path:
     ValueError
         If the folder exists already with other content, the file is no zip file, is damaged or has a password, or the
         disk is too small.
+
+    Warns
+    -----
+    UserWarning
+        If files of other kinds, such as HEIC or documents, are left in it.
     """
     archive = Path(archive)
-    folder = archive.with_suffix("")
+    folder, left = archive.with_suffix(""), LeftOut()
     try:
         with zipfile.ZipFile(archive) as opened, tempfile.TemporaryDirectory(dir=archive.parent or ".") as place:
-            wanted = [entry for entry in opened.infolist() if _is_wanted(entry)]
+            visible = [entry for entry in opened.infolist() if _is_visible(entry)]
+            wanted = [entry for entry in visible if _is_kept(entry.filename)]
+            for entry in visible:
+                if not _is_kept(entry.filename):
+                    left.note(PurePosixPath(entry.filename).name)
             if sum(entry.file_size for entry in wanted) > shutil.disk_usage(place).free:
                 raise ValueError(f"{archive} does not fit on the disk when unpacked; make room, or unpack it elsewhere")
             for entry in wanted:
@@ -65,24 +76,29 @@ def unpack(archive: str | Path) -> Path:
                 )
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"{archive} cannot be unpacked ({brief(error)}); make it again without a password") from None
+    if told := left.summary():
+        warn(f"{archive}: {told}")
     _log.info("unpacked %s to %s", archive, folder)
     return folder
 
 
-def _is_wanted(entry: zipfile.ZipInfo) -> bool:
+def _is_visible(entry: zipfile.ZipInfo) -> bool:
     is_link = (entry.external_attr >> 16) & 0o170000 == 0o120000
-    return not (entry.is_dir() or is_link) and _is_kept(PurePosixPath(entry.filename))
+    return not (entry.is_dir() or is_link or _is_hidden(PurePosixPath(entry.filename)))
 
 
-def _is_kept(path: PurePath) -> bool:
-    is_hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-    return not is_hidden and path.suffix.lower() in {*image_suffixes(), *_TABLES}
+def _is_hidden(path: PurePath) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+
+
+def _is_kept(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in {*image_suffixes(), *_TABLES}
 
 
 def _same(folder: Path, other: Path) -> bool:
     """Whether two folders have the same images and tables."""
     names, others = ({path.relative_to(top) for path in top.rglob("*") if path.is_file()} for top in (folder, other))
-    kept = set(filter(_is_kept, others))
+    kept = {name for name in others if not _is_hidden(name) and _is_kept(name.name)}
     return names == kept and all(cmp(folder / name, other / name, shallow=False) for name in names)
 
 
