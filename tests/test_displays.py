@@ -341,6 +341,23 @@ def test_the_curve_of_a_support_and_of_results(model, ax):
         ShotsCurveDisplay.from_results([])
 
 
+def test_a_curve_of_answers_is_their_accuracy(ax):
+    answers = {
+        k: PrototypicalClassifier().fit(X[::step], SUPPORT.labels[::step]).predict(QX) for k, step in ((1, 5), (5, 1))
+    }
+    shown = ShotsCurveDisplay.from_predictions(QUERIES.labels, answers, name="pixels", ax=ax)
+    right = [(own == QUERIES.labels).mean() for own in answers.values()]
+    assert shown.points["accuracy"].tolist() == right
+    assert shown.points["ci95"].tolist() == pytest.approx([1.96 * (p * (1 - p) / len(QX)) ** 0.5 for p in right])
+    assert (shown.points["images"].tolist(), set(shown.points["name"])) == ([1, 5], {"pixels"})
+    mixed = ShotsCurveDisplay.from_predictions([1, 2], {1: [1, "unknown"]}, ax=Figure().add_subplot())
+    assert mixed.points["accuracy"].tolist() == [0.5]
+    with pytest.raises(ValueError, match=r"y_true has shape \(2,\) and y_pred\[5\] \(1,\); expected n labels in both"):
+        ShotsCurveDisplay.from_predictions([1, 2], {1: [1, 2], 5: [1]})
+    with pytest.raises(ValueError, match="points has 0 rows"):
+        ShotsCurveDisplay.from_predictions([1, 2], {})
+
+
 def test_neighbours_are_those_of_the_answers(model, ax):
     shown = NeighboursDisplay.from_estimator(model, QUERIES.images[:3], n_neighbours=4, ax=ax)
     assert pictures(ax) == 3 * 5

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fewshot.displays.answered import as_model
 from fewshot.displays.drawing import COLOURS, new_axes, without_frame
@@ -107,6 +108,56 @@ class ShotsCurveDisplay:
             if "n_shot" not in (protocol := result.protocol):
                 raise ValueError(f"a result has no n_shot ({result!r}); expected results of EpisodeSampler")
             rows.append((protocol["learner"], protocol["n_shot"], result.mean, result.ci95, True))
+        return cls(pd.DataFrame(rows, columns=list(_COLUMNS))).plot(ax=ax)
+
+    @classmethod
+    @keeps_filters
+    def from_predictions(
+        cls,
+        y_true: ArrayLike,
+        y_pred: Mapping[int, ArrayLike],
+        *,
+        name: str = "answers",
+        ax: Axes | None = None,
+    ) -> Self:
+        """Draw the accuracy of answers to the same items by models that have learned several numbers of images.
+
+        Parameters
+        ----------
+        y_true : array-like of shape (n,)
+            True classes.
+        y_pred : mapping of int to array-like of shape (n,)
+            The answers, by the images of each class that taught them.
+        name : str, default="answers"
+            Name of the curve.
+        ax : matplotlib Axes, optional
+            Where to draw; by default a new figure.
+
+        Raises
+        ------
+        ValueError
+            If there are no answers, or not as many as true classes.
+
+        Examples
+        --------
+        >>> from matplotlib.figure import Figure
+        >>> from fewshot import ShotsCurveDisplay
+        >>> answers = {1: ["a", "b", "a", "a"], 5: ["a", "a", "b", "a"]}
+        >>> shown = ShotsCurveDisplay.from_predictions(["a", "a", "b", "b"], answers, ax=Figure().add_subplot())
+        >>> shown.points["accuracy"].tolist()
+        [0.25, 0.75]
+        """
+        import pandas as pd
+
+        truth, rows = np.asarray(y_true, object), []
+        for images, given in y_pred.items():
+            answers = np.asarray(given, object)
+            if truth.ndim != 1 or answers.shape != truth.shape or not len(truth):
+                raise ValueError(
+                    f"y_true has shape {truth.shape} and y_pred[{images}] {answers.shape}; expected n labels in both"
+                )
+            right = float((answers == truth).mean())
+            rows.append((name, images, right, 1.96 * (right * (1 - right) / len(truth)) ** 0.5, True))
         return cls(pd.DataFrame(rows, columns=list(_COLUMNS))).plot(ax=ax)
 
     def plot(self, ax: Axes | None = None) -> Self:
