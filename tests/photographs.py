@@ -20,6 +20,12 @@ def photos(n_per_class, seed=0, side=90):
     return images, labels
 
 
+def blends(n, seed=0):
+    """Return `n` pictures that are half temple and half flower."""
+    images, _ = photos(n, seed)
+    return [Image.blend(temple, flower, 0.5) for temple, flower in zip(images[:n], images[n:], strict=True)]
+
+
 def write_photos(folder, n_per_class, seed=0):
     """Write a folder for each class and return all paths, class by class."""
     paths = []

@@ -6,7 +6,8 @@ from PIL import Image
 
 from fewshot import FewShotImageClassifier, LabeledImages, MatchingLearner, PrototypicalLearner
 from fewshot.errors import ImageDecodeError
-from tests.photographs import photos, quick_embedder, write_photos
+from fewshot.images.sets import Promise
+from tests.photographs import blends, photos, quick_embedder, write_photos
 
 IMAGES, LABELS = photos(5)
 QUERIES, _ = photos(3, seed=1)
@@ -98,6 +99,20 @@ def test_unknown_images_are_answered_so_after_calibration(model):
     assert {answer.label for answer in high} == {"?"}
     assert {answer.likeliest for answer in high} <= {"flower", "temple"}
     assert [one.to_dict()["likeliest"] for one in high] == model.set_params(reject=None).predict(QUERIES).tolist()
+
+
+@pytest.mark.parametrize("top", [1, 5])
+def test_an_answer_is_doubtful_if_another_class_is_half_as_likely_or_the_set_does_not_hold_one(top):
+    model = FewShotImageClassifier(quick_embedder()).fit(*photos(8))
+    asked = [*QUERIES, *blends(6, seed=7)]
+    likely, close = np.sort(model.predict_proba(asked), 1)[:, ::-1].T
+    expected, sizes = close >= likely / 2, np.array([len(one) for one in model.predict_set(asked, 0.9)])
+    assert 0 < expected.sum() < (expected | (sizes != 1)).sum() < len(asked), "each reason comes alone"
+    assert [one.doubtful for one in model.answer(asked, top=top)] == expected.tolist()
+    given = model.answer(asked, top=top, promise=Promise(0.9))
+    assert [one.doubtful for one in given] == (expected | (sizes != 1)).tolist()
+    unknown = model.set_params(reject=1e9).answer(asked, top=top, promise=Promise(0.9))
+    assert not any(one.doubtful for one in unknown), "unknown is another answer"
 
 
 def test_calibration_survives_a_file_and_learning_and_goes_with_fit(model, tmp_path):

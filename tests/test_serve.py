@@ -17,11 +17,12 @@ from fewshot import Embedder, FewShotImageClassifier, FewShotModel, OwnEmbedder
 from fewshot.cli import main
 from fewshot.embedding.network import Embedded
 from fewshot.errors import ArtifactError
+from fewshot.images.sets import Promise
 from fewshot.persistence import artifact, locking
 from fewshot.serve import answering
 from fewshot.serve.workshop import Workshop
-from tests.photographs import photos, quick_embedder
-from tests.serving import files, pictures, running, said, taught
+from tests.photographs import blends, photos, quick_embedder
+from tests.serving import files, pictures, png, running, said, taught
 
 #: The first four of each are learned by `taught`; the last two are new.
 TEMPLES, FLOWERS = (pictures(4)[i : i + 4] + pictures(2, seed=1)[i // 2 : i // 2 + 2] for i in (0, 4))
@@ -102,6 +103,20 @@ def test_an_answer_shows_the_nearest_examples_and_a_set(client):
     late = client.post("/v1/predict", params={"coverage": 0.99}, files=files(TEMPLES[0])).json()
     assert late["answers"][0]["set"] is None
     assert "coverage 0.99 needs" in late["notes"][0]
+
+
+def test_a_doubtful_answer_is_told_as_python_tells_it(tmp_path):
+    sent, asked = [*photos(1, seed=1)[0], *blends(3, seed=7)], {"coverage": 0.9, "top": 1}
+    with running(taught(tmp_path / "model", 8)) as client:
+        found = client.post("/v1/predict", params=asked, files=files(*map(png, sent), b"no image")).json()["answers"]
+        client.put("/v1/rejection", json={"reject": 0})
+        unknown = client.post("/v1/predict", params=asked, files=files(*map(png, sent))).json()["answers"]
+    model = FewShotModel.load(tmp_path / "model").set_params(reject=None)
+    told = [one.doubtful for one in model.answer(sent, promise=Promise(0.9))]
+    assert [one["doubtful"] for one in found] == [*told, False]
+    assert {True, False} == set(told)
+    assert any(one["unknown"] for one in unknown)
+    assert not any(one["doubtful"] for one in unknown if one["unknown"])
 
 
 def test_one_unreadable_image_of_several_is_told_and_the_others_are_answered(client):

@@ -16,7 +16,7 @@ from PIL import Image
 from fewshot import FewShotImageClassifier
 from fewshot.serve.problems import Problem
 from tests.browser import accessible, browsing, choose, see
-from tests.photographs import photos, quick_embedder, write_photos
+from tests.photographs import blends, photos, quick_embedder, write_photos
 from tests.serving import QUICK, png, process, running, taught
 from tests.serving import files as files_of
 
@@ -370,10 +370,52 @@ def test_answers_are_listed_by_kind_seen_whole_and_saved_for_excel_of_the_countr
             page.get_by_role("button", name="Save as CSV").click()
         rows = list(csv.reader(io.StringIO(Path(download.value.path()).read_text("utf-8-sig")), delimiter=";"))
         assert [error for error in page.errors if "415" not in error] == []
-    assert rows[0] == ["name", "label", "unknown", "likeliest", "probability", "set", "corrected", "error"]
+    assert rows[0] == ["name", "label", "unknown", "likeliest", "probability", "set", "doubtful", "corrected", "error"]
     (row,) = [row for row in rows if row[0] == "large; one.jpg"]
-    assert row[1] == row[6] == "temple"
+    assert row[1] == row[7] == "temple"
     assert re.fullmatch(r"[01](,\d{1,6})?", row[4])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("screen", ["phone", "desktop"])
+def test_a_doubtful_answer_looks_unlike_a_sure_and_an_unknown_one_in_words_and_lines(tmp_path, screen):
+    (tmp_path / "new").mkdir()
+    for i, image in enumerate([*photos(1, seed=5)[0], *blends(3, seed=7)]):
+        image.save(tmp_path / "new" / f"{i}.png")
+    with (
+        running(taught(tmp_path / "m", 8)) as client,
+        browsing(f"{client.base_url}/#try", screen, downloads=True) as page,
+    ):
+        choose(page, sorted((tmp_path / "new").iterdir()))
+        page.locator(".answer-card").nth(4).wait_for()
+        sent = files_of(*(path.read_bytes() for path in sorted((tmp_path / "new").iterdir())))
+        answers = client.post("/v1/predict", params={"coverage": 0.9}, files=sent).json()["answers"]
+        told = [one["doubtful"] for one in answers]
+        assert {True, False} == set(told)
+        cards = page.locator(".answer-card")
+        assert ["Doubtful" in text for text in cards.all_inner_texts()] == told
+        look = "style => [style.borderLeftStyle, style.borderLeftWidth, style.backgroundImage]"
+        looks, panel = set(), page.locator(".answer")
+        for kind, i in (("sure", told.index(False)), ("doubtful", told.index(True))):
+            cards.nth(i).click()
+            page.locator(".answer-label", has_text=answers[i]["label"]).wait_for()
+            assert panel.get_by_text("Doubtful").count() == panel.get_by_text("as well.").count() == (kind != "sure")
+            looks.add(tuple(panel.evaluate(f"one => ({look})(getComputedStyle(one))")))
+            accessible(page)
+        page.get_by_role("group", name="Show").get_by_role("button", name="Doubtful").click()
+        assert page.locator(".answer-card").count() == sum(told)
+        with page.expect_download() as download:
+            page.get_by_role("button", name="Save as CSV").click()
+        table = csv.DictReader(io.StringIO(Path(download.value.path()).read_text("utf-8-sig")))
+        assert [row["doubtful"] == "yes" for row in table] == told
+        page.get_by_label("Say unknown").select_option("0.01")
+        page.get_by_role("group", name="Show").get_by_role("button", name="Unknown").click()
+        page.locator(".answer-card:has(.unknown)").first.click()
+        page.locator(".answer-label", has_text="Unknown").wait_for()
+        assert panel.get_by_text("Doubtful").count() == 0
+        looks.add(tuple(panel.evaluate(f"one => ({look})(getComputedStyle(one))")))
+        assert len(looks) == 3
+        assert not page.errors
 
 
 @pytest.mark.slow

@@ -83,6 +83,8 @@ class Answer:
         Why the query could not be read.
     label_set : list or None
         The classes that may be right, if a coverage was asked for; empty if no class fits.
+    doubtful : bool
+        Whether the class should be looked at; see `is_doubtful`.
     match : PlaceMatch or None
         Where the query matches the likeliest class, if the learner compares maps and support is kept.
     """
@@ -98,6 +100,7 @@ class Answer:
     thumbnail: bytes = field(repr=False)
     error: ImageDecodeError | None = None
     label_set: list[Any] | None = None
+    doubtful: bool = False
     match: PlaceMatch | None = None
 
     @property
@@ -120,6 +123,7 @@ class Answer:
             "id": self.id,
             "label": None if self.rejected else self.label,
             "unknown": self.rejected,
+            "doubtful": self.doubtful,
             "likeliest": self.likeliest,
             "probability": self.probability,
             "top": [{"label": label, "probability": share} for label, share in self.ranking],
@@ -230,8 +234,33 @@ def answer_embedded(
         probability = ranking[0][1]
         found = Answer(item, label, probability, ranking[:top], keys, margin, rejected, near, thumbnail)
         match = _match(now, embedded, i, [label for label, _ in ranking]) if reasons else None
-        answers.append(replace(found, label_set=held, match=match))
+        doubtful = not rejected and is_doubtful([share for _, share in ranking], held)
+        answers.append(replace(found, label_set=held, doubtful=doubtful, match=match))
     return answers
+
+
+def is_doubtful(shares: Sequence[float], label_set: Sequence[Any] | None = None) -> bool:
+    """Return whether an answer that is not unknown should be looked at.
+
+    Parameters
+    ----------
+    shares : sequence of float
+        Probabilities of the likeliest two classes or more, the highest first.
+    label_set : sequence, optional
+        The classes that may be right, if a coverage was asked for.
+
+    Returns
+    -------
+    bool
+        Whether the second class is at least half as likely as the first, or the set does not hold one class.
+
+    Examples
+    --------
+    >>> is_doubtful([0.6, 0.3]), is_doubtful([0.7, 0.2]), is_doubtful([0.7, 0.2], ["ant", "bee"])
+    (True, False, True)
+    """
+    several = label_set is not None and len(label_set) != 1
+    return several or (len(shares) > 1 and shares[1] >= shares[0] / 2)
 
 
 def _match(now: Learned, embedded: Embedded, i: int, likeliest: list[Any]) -> PlaceMatch | None:

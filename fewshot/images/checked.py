@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fewshot.classifiers.any_learner import FewShotClassifier
 from fewshot.classifiers.reject_rule import asked_of
 from fewshot.errors import brief
-from fewshot.images.answer import Answer, nearest_support
+from fewshot.images.answer import Answer, is_doubtful, nearest_support
 from fewshot.images.curve import Point, measure_curve, slope_of
 from fewshot.images.duplicates import near_duplicates
 from fewshot.images.support import Support
@@ -311,7 +311,7 @@ def check_model(classifier: FewShotClassifier, support: Support, n_shown: int) -
         ranking = [(classes[place : place + 1].tolist()[0], float(shares[i, place])) for place in order.tolist()]
         answer = Answer(
             support.ids[rows[i]], ranking[0][0], ranking[0][1], ranking, [], 0.0, False, neighbours,
-            support.thumbnails[rows[i]],
+            support.thumbnails[rows[i]], doubtful=is_doubtful(shares[i, order].tolist()),
         )  # fmt: skip
         mistakes.append((names[rows[i]], answer))
     answers = TestResult(classes, truth, predicted, probability, 0, mistakes)

@@ -243,11 +243,9 @@ def _query(answer: Answer, label: Any = None) -> QueryAnswer:
     if held is not None:
         note = f"one of: {', '.join(map(str, held))}" if held else "no class fits"
     verdict = answer.label if answer.rejected else None
-    shares = [share for _, share in answer.ranking[:2]]
-    is_doubtful = (held is not None and len(held) != 1) or (len(shares) > 1 and shares[1] >= shares[0] / 2)
     where = answer.match
     match = None if where is None or not where.picture else (where.label, where.picture, where.support_picture)
-    return QueryAnswer(answer.thumbnail, label, ranking, answer.id, near, verdict, note, is_doubtful, match)
+    return QueryAnswer(answer.thumbnail, label, ranking, answer.id, near, verdict, note, answer.doubtful, match)
 
 
 def _range(counts: list[int]) -> str:

@@ -66,6 +66,10 @@ class AnswerBody(BaseModel):
     name: str
     label: str | None = Field(description="null if the image is of no known class, or cannot be read")
     unknown: bool
+    doubtful: bool = Field(
+        description="whether a known class should be looked at: the second is half as likely or more, or the set does "
+        "not hold one class"
+    )
     likeliest: str | None = Field(description="the class that the probability is of, also of an unknown image")
     probability: float
     top: list[Ranked]

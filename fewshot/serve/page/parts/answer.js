@@ -2,7 +2,7 @@
 
 import { ask, form } from "../lib/api.js";
 import { saving, undoing } from "../lib/changes.js";
-import { fill, h, heldElsewhere, icon, percent, sentence } from "../lib/dom.js";
+import { fill, h, heldElsewhere, icon, listed, percent, sentence } from "../lib/dom.js";
 import { state } from "../lib/state.js";
 import { dialog } from "./dialogs.js";
 import { barRow, classField, local, thumbnail } from "./pieces.js";
@@ -29,6 +29,15 @@ export function verdict(answer) {
   return h("span", { class: "verdict" }, h("span", { class: "name" }, answer.label), h("span", { class: "share" }, percent(answer.probability)));
 }
 
+/** Return the mark of an answer that should be looked at; null of one that is sure. */
+export const doubt = (answer) => answer.doubtful && h("span", { class: "badge doubt" }, icon("doubt"), "Doubtful");
+
+/** Say what else a doubtful answer could be. */
+function otherwise({ label, set, top }) {
+  const others = set && set.length !== 1 ? set.filter((name) => name !== label) : [top[1].label];
+  return others.length ? `It could be ${listed(others)} as well.` : "It fits none of the classes well.";
+}
+
 /** Shows one answer at a time; the field for a correction stays while answers change. */
 export class AnswerPanel {
   constructor({ onlearned, onfocus }) {
@@ -52,13 +61,14 @@ export class AnswerPanel {
     const answer = item?.answer;
     this.form.hidden = !answer || Boolean(answer.error) || state.readOnly;
     this.element.classList.toggle("is-unknown", Boolean(answer?.unknown));
+    this.element.classList.toggle("is-doubtful", Boolean(answer?.doubtful));
     if (!answer) return fill(this.body, h("div", { class: "answer-none" }, h("span", { class: "empty-icon" }, icon("try")), h("p", {}, "The answer appears here.")));
     this.drawChips();
     const picture = live ? null : h("button", { type: "button", class: "see-whole", title: "See the whole picture", "aria-label": `See the whole picture ${item.picture.name}`, onclick: () => seeWhole(item.picture) }, local(item.picture, "answer-picture", ""));
     if (answer.error) return fill(this.body, h("div", { class: "answer-head" }, picture, h("div", {}, h("p", { class: "eyebrow failed" }, "Cannot be read"), h("p", { class: "answer-label" }, answer.name), h("p", {}, sentence(answer.error.message)))));
     const head = answer.unknown
       ? [h("p", { class: "eyebrow" }, "Answer"), h("p", { class: "answer-label unknown" }, icon("unknown"), "Unknown"), h("p", { class: "soft" }, "Like no class that it knows.")]
-      : [h("p", { class: "eyebrow" }, "Answer"), h("p", { class: "answer-label" }, answer.label), h("p", { class: "answer-share" }, `Probability ${percent(answer.probability)}`)];
+      : [h("p", { class: "eyebrow" }, "Answer ", doubt(answer)), h("p", { class: "answer-label" }, answer.label), h("p", { class: "answer-share" }, `Probability ${percent(answer.probability)}`), answer.doubtful && h("p", { class: "answer-doubt" }, otherwise(answer))];
     return fill(this.body, h("div", { class: "answer-head" }, picture, h("div", { class: "answer-words" }, head)),
       answer.unknown ? h("p", { class: "small-title" }, "If it had to be one") : null,
       h("ul", { class: "bars", "aria-label": "Probability of each class" }, answer.top.map((one) => barRow(one.label, one.probability, one.label === answer.label ? "best" : ""))),

@@ -7,7 +7,7 @@ import { csv, save } from "../lib/csv.js";
 import { button, counted, fill, h, percent } from "../lib/dom.js";
 import { picturesAmong, preparedAll, released } from "../lib/pictures.js";
 import { state } from "../lib/state.js";
-import { AnswerPanel, predict, verdict } from "../parts/answer.js";
+import { AnswerPanel, doubt, predict, verdict } from "../parts/answer.js";
 import { Camera } from "../parts/camera.js";
 import { dropzone } from "../parts/dropzone.js";
 import { emptiness, heading, linkButton, local, progress, segments, select } from "../parts/pieces.js";
@@ -31,26 +31,26 @@ export const answered = [];
 
 /** Return answers as CSV. */
 export function answersAsCsv() {
-  const head = ["name", "label", "unknown", "likeliest", "probability", "set", "corrected", "error"];
-  return csv([head, ...answered.map(({ answer, path, corrected }) => [path || answer.name, answer.label ?? (answer.error ? "" : state.model.unknown_label ?? ""), answer.unknown && !answer.error ? "yes" : "no", answer.likeliest ?? "", answer.error ? "" : Number(answer.probability.toFixed(6)), answer.unknown ? "" : (answer.set ?? []).join(" | "), corrected ?? "", answer.error?.message ?? ""])]);
+  const head = ["name", "label", "unknown", "likeliest", "probability", "set", "doubtful", "corrected", "error"];
+  return csv([head, ...answered.map(({ answer, path, corrected }) => [path || answer.name, answer.label ?? (answer.error ? "" : state.model.unknown_label ?? ""), answer.unknown && !answer.error ? "yes" : "no", answer.likeliest ?? "", answer.error ? "" : Number(answer.probability.toFixed(6)), answer.unknown ? "" : (answer.set ?? []).join(" | "), answer.doubtful ? "yes" : "no", corrected ?? "", answer.error?.message ?? ""])]);
 }
 
-//: Kinds of answers beside the classes, which begin with another character.
-const [ALL, UNKNOWN, UNREAD] = ["*", "?", "!"];
+//: Kinds of answers beside the classes, which begin with another character; what is doubtful has its class, too.
+const [ALL, DOUBTFUL, UNKNOWN, UNREAD] = ["*", "~", "?", "!"];
 
-const kindOf = (answer) => (answer.error ? UNREAD : answer.unknown ? UNKNOWN : `=${answer.label}`);
+const kindsOf = (answer) => [ALL, answer.error ? UNREAD : answer.unknown ? UNKNOWN : `=${answer.label}`, ...(answer.doubtful ? [DOUBTFUL] : [])];
 
 /** Return how many answers there are of each kind, all first, then what needs a look, then classes, the most frequent first. */
-function kindsOf(items) {
+function kindsAmong(items) {
   const counts = new Map();
-  for (const { answer } of items) counts.set(kindOf(answer), (counts.get(kindOf(answer)) ?? 0) + 1);
-  const rank = (kind) => [UNREAD, UNKNOWN].indexOf(kind);
+  for (const kind of items.flatMap(({ answer }) => kindsOf(answer))) counts.set(kind, (counts.get(kind) ?? 0) + 1);
+  const rank = (kind) => [DOUBTFUL, UNREAD, UNKNOWN, ALL].indexOf(kind);
   const kinds = [...counts].sort(([a, n], [b, m]) => rank(b) - rank(a) || m - n);
-  const text = { [UNKNOWN]: "Unknown", [UNREAD]: "Cannot be read" };
-  return new Map([[ALL, { text: "All", n: items.length }], ...kinds.map(([kind, n]) => [kind, { text: text[kind] ?? kind.slice(1), n }])]);
+  const text = { [ALL]: "All", [DOUBTFUL]: "Doubtful", [UNKNOWN]: "Unknown", [UNREAD]: "Cannot be read" };
+  return new Map(kinds.map(([kind, n]) => [kind, { text: text[kind] ?? kind.slice(1), n }]));
 }
 
-const unreadable = ({ name }, { code, message }) => ({ name, label: null, unknown: false, likeliest: null, probability: 0, top: [], set: null, neighbours: [], error: { code, message } });
+const unreadable = ({ name }, { code, message }) => ({ name, label: null, unknown: false, doubtful: false, likeliest: null, probability: 0, top: [], set: null, neighbours: [], error: { code, message } });
 
 /** Say the ends of an interval of shares, in 100; nothing if they are not known. */
 const ends = ([low, high]) => (low === null ? "" : ` (${Math.round(100 * low)} to ${Math.round(100 * high)})`);
@@ -215,15 +215,15 @@ export class TryView {
   drawList() {
     this.list.hidden = this.items.length < 2;
     if (this.list.hidden) return;
-    const kinds = kindsOf(this.items);
+    const kinds = kindsAmong(this.items);
     if (!kinds.has(this.kind)) this.kind = ALL;
-    const shown = this.kind === ALL ? this.items : this.items.filter(({ answer }) => kindOf(answer) === this.kind);
+    const shown = this.items.filter(({ answer }) => kindsOf(answer).includes(this.kind));
     const rest = shown.length - this.page;
     fill(this.list,
       h("div", { class: "strip-head" }, h("h2", {}, counted(this.items.length, "answer")), button("Save as CSV", () => save("answers.csv", answersAsCsv()), { kind: "quiet", picture: "table" })),
       kinds.size > 2 ? h("div", { class: "chips kinds", role: "group", "aria-label": "Show" }, [...kinds].map(([kind, { text, n }]) => h("button", { type: "button", class: "chip", "aria-pressed": String(kind === this.kind), onclick: () => this.only(kind) }, h("span", { class: "name" }, text), " ", h("span", { class: "count" }, n.toLocaleString("en"))))) : null,
       h("ul", { class: "answer-grid" }, shown.slice(0, this.page).map((item) => {
-        const node = h("button", { type: "button", class: "answer-card", "aria-pressed": String(item === this.selected), onclick: () => { this.select(item); this.panel.element.scrollIntoView({ block: "nearest" }); } }, local(item.picture, "thumb", ""), h("span", { class: "answer-card-words" }, verdict(item.answer), h("span", { class: "soft file", title: item.path || null }, item.corrected ? `corrected · ${item.answer.name}` : item.answer.name)));
+        const node = h("button", { type: "button", class: "answer-card", "aria-pressed": String(item === this.selected), onclick: () => { this.select(item); this.panel.element.scrollIntoView({ block: "nearest" }); } }, local(item.picture, "thumb", ""), h("span", { class: "answer-card-words" }, verdict(item.answer), h("span", { class: "answer-card-foot" }, doubt(item.answer), h("span", { class: "soft file", title: item.path || null }, item.corrected ? `corrected · ${item.answer.name}` : item.answer.name))));
         node.item = item;
         return h("li", {}, node);
       })),
