@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 
 from fewshot import DN4Learner, FewShotImageClassifier
+from fewshot.images.answer import comparing_places
 from fewshot.images.pages import write_answers
-from fewshot.images.places import highlight
+from fewshot.images.places import highlight, match_places
 
 CORNERS = [(0, 0), (0, 64), (64, 0), (64, 64)]
 
@@ -43,6 +44,31 @@ def test_the_match_is_where_the_object_is_in_both_images(model, kind):
             assert (heat.min(), heat.max()) >= (0, 1)
             inside = heat[top // 32 :, left // 32 :][:2, :2]
             assert inside.mean() > 2 * (heat.sum() - inside.sum()) / 12
+
+
+def test_several_support_images_come_in_the_order_in_which_they_match(model):
+    image = scene("lines", CORNERS[1], 50)
+    now = model.snapshot()
+    learner, support, shape = comparing_places(now)
+    embedded = now.embed([image], thumbnails=True)
+    asked = embedded.embeddings[0], ["lines", "bars"], embedded.thumbnails[0]
+    found = match_places(learner, support, shape, *asked, 9)
+    assert {one.id for one in found} == {"0", "2", "4", "6"}, "all of the class"
+    assert [one.id for one in match_places(learner, support, shape, *asked, 2)] == [one.id for one in found[:2]]
+    heat = found[0].query.ravel()
+    query = embedded.embeddings[0].reshape(-1, shape[2])
+    own = {one: x.reshape(-1, shape[2]) for one, x in zip(support.ids, support.embeddings, strict=True)}
+
+    def cosines(keys):
+        return (query / np.linalg.norm(query, axis=1)[:, None]) @ (keys / np.linalg.norm(keys, axis=1)[:, None]).T
+
+    totals = [float(cosines(own[one.id]).max(1) @ heat) for one in found]
+    assert totals == sorted(totals, reverse=True)
+    for one in found:
+        there = np.bincount(cosines(own[one.id]).argmax(1), heat, len(heat))
+        np.testing.assert_allclose(one.support.ravel(), there / there.max(), atol=1e-4)
+        assert Image.open(io.BytesIO(one.support_picture)).size == (192, 192)
+    assert model.explain(image).match.id == found[0].id
 
 
 def test_pages_and_notebooks_show_both_images(model, tmp_path):

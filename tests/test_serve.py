@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import errno
+import io
 import re
 import resource
 import threading
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fewshot import Embedder, FewShotImageClassifier, FewShotModel, OwnEmbedder
 from fewshot.cli import main
@@ -94,6 +96,7 @@ def test_an_answer_shows_the_nearest_examples_and_a_set(client):
     assert len(found["top"]) == 1
     assert found["neighbours"][0]["label"] == "temple"
     assert found["neighbours"][0]["similarity"] == pytest.approx(1, abs=1e-6)
+    assert len({one["id"] for one in found["neighbours"]}) == 3, "also of images of one name"
     assert isinstance(found["set"], list)
     assert found["margin"] is not None
     shown = client.get(f"/v1/examples/{found['neighbours'][0]['id']}/thumbnail")
@@ -117,6 +120,42 @@ def test_a_doubtful_answer_is_told_as_python_tells_it(tmp_path):
     assert {True, False} == set(told)
     assert any(one["unknown"] for one in unknown)
     assert not any(one["doubtful"] for one in unknown if one["unknown"])
+
+
+def test_where_an_image_matches_is_shown_if_asked_for_as_python_explains_it(tmp_path):
+    with running(taught(tmp_path / "model", learner="dn4")) as client:
+        assert client.get("/v1/model").json()["compares_places"]
+        plain = client.post("/v1/predict?explain=true", files=files(TEMPLES[5])).json()["answers"][0]
+        assert "match" not in plain
+        sent = files(TEMPLES[5], b"no image")
+        found, unread = client.post("/v1/predict?matches=3&embeddings=true", files=sent).json()["answers"]
+        given = {"embeddings": [found["embedding"]]}
+        (again,) = client.post("/v1/predict?matches=1", json=given).json()["answers"]
+        shown = [client.get(f"/v1/examples/{one['id']}/thumbnail") for one in found["match"]["examples"]]
+        said(client.post("/v1/predict?matches=1", files=files(*TEMPLES, *FLOWERS, *TEMPLES)), 413, "too_large")
+        said(client.post("/v1/predict?matches=1", json={"embeddings": 17 * given["embeddings"]}), 413, "too_large")
+        assert client.post("/v1/predict", files=files(*TEMPLES, *FLOWERS, *TEMPLES)).status_code == 200
+        said(client.post("/v1/predict?matches=7", files=sent), 422, "invalid")
+    match = found["match"]
+    expected = FewShotModel.load(tmp_path / "model").explain(TEMPLES[5]).match
+    assert match["label"] == expected.label == found["likeliest"]
+    np.testing.assert_allclose(match["places"], expected.query, atol=1e-3)
+    assert match["examples"][0]["name"] == expected.id
+    np.testing.assert_allclose(match["examples"][0]["places"], expected.support, atol=1e-3)
+    assert len({one["id"] for one in match["examples"]}) == 3
+    for picture in (match["picture"], *(one["picture"] for one in match["examples"])):
+        assert max(Image.open(io.BytesIO(base64.b64decode(picture))).size) == 192
+    assert [one.status_code for one in shown] == [200] * 3
+    assert unread["match"] is None
+    assert again["match"]["picture"] is None, "of an embedding there is none"
+    np.testing.assert_allclose(again["match"]["places"], match["places"], atol=1e-3)
+
+
+def test_other_classifiers_say_that_they_know_no_places(client):
+    assert not client.get("/v1/model").json()["compares_places"]
+    found = client.post("/v1/predict?matches=1", files=files(TEMPLES[5])).json()
+    assert found["answers"][0]["match"] is None
+    assert "dn4 and mutual-nearest" in found["notes"][0]
 
 
 def test_one_unreadable_image_of_several_is_told_and_the_others_are_answered(client):

@@ -419,6 +419,51 @@ def test_a_doubtful_answer_looks_unlike_a_sure_and_an_unknown_one_in_words_and_l
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("screen", ["phone", "desktop"])
+def test_places_that_match_are_shown_in_both_pictures_once_asked_for(tmp_path, screen):
+    paths = write_photos(tmp_path / "new", 1, seed=5)
+    with (
+        running(taught(tmp_path / "m", learner="dn4")) as client,
+        browsing(f"{client.base_url}/#try", screen) as page,
+    ):
+        asked = []
+        page.on("request", lambda request: asked.append(request.url) if "matches=" in request.url else None)
+        choose(page, paths)
+        page.locator(".answer-card").nth(1).wait_for()
+        button = page.get_by_role("button", name="Show where it matches")
+        button.wait_for()
+        assert not asked
+        button.click()
+        shown = page.get_by_role("group", name="Where it matches").get_by_role("img")
+        shown.nth(3).wait_for()
+        first = page.locator(".answer-label").inner_text()
+        alt = shown.evaluate_all("all => all.map(one => one.alt)")
+        assert alt == [
+            f"00.png, bright where it matches {first}",
+            *3 * [f"{first}, bright where the picture matches it"],
+        ]
+        page.wait_for_function("all => all.every(one => one.naturalWidth === 192)", arg=shown.element_handles())
+        accessible(page)
+        page.locator(".answer-card").nth(1).click()
+        page.get_by_role("img", name="01.png, bright where").wait_for()
+        assert len(asked) == 2, "it stays open for the pictures that follow"
+        page.get_by_role("button", name="Hide where it matches").click()
+        assert shown.count() == 0
+        page.locator(".answer-card").first.click()
+        assert button.get_attribute("aria-expanded") == "false"
+        page.wait_for_timeout(300)
+        assert len(asked) == 2
+        button.click()
+        page.get_by_role("img", name="00.png, bright where").wait_for()
+        page.get_by_role("radio", name="Live camera").check()
+        page.locator(".answer .bar-row").first.wait_for()
+        assert button.or_(page.get_by_role("button", name="Hide where it matches")).count() == 0, "too slow for that"
+        page.get_by_role("button", name="Freeze").click()
+        page.get_by_role("img", name="bright where it matches").wait_for()
+        assert not page.errors
+
+
+@pytest.mark.slow
 def test_classes_are_renamed_merged_emptied_and_removed_and_names_are_text(tmp_path):
     taught(tmp_path / "m", 4)
     with running(tmp_path / "m") as client, browsing(f"{client.base_url}/#classes/flower") as page:

@@ -140,6 +140,17 @@ def test_examples_of_answers_have_the_keys_of_real_ones(tmp_path):
             assert examples_of(content, schemas)[0] == [client.get(f"/health/{path}").json()]
 
 
+def test_the_example_of_a_match_has_the_keys_of_a_real_one(tmp_path):
+    with running(taught(tmp_path / "model", learner="dn4")) as client:
+        described = client.get("/v1/openapi.json").json()
+        sent = files(FLOWERS[-1], b"no image")
+        answer = client.post("/v1/predict?coverage=0.5&neighbours=1&matches=1", files=sent).json()
+    content = described["paths"]["/v1/predict"]["post"]["responses"]["200"]["content"]["application/json"]
+    schemas = described["components"]["schemas"]
+    assert keys_of(examples_of(content, schemas)[0][2]) == keys_of(answer)
+    assert not undescribed(answer, content["schema"], schemas)
+
+
 def test_the_examples_of_forms_are_answered(tmp_path):
     with running(taught(tmp_path / "model", 4)) as client:
         paths = client.get("/v1/openapi.json").json()["paths"]

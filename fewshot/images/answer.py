@@ -43,12 +43,15 @@ class Neighbour:
         Similarity to the query in the learner's metric; higher is closer.
     thumbnail : bytes
         A small PNG or JPEG.
+    row : int
+        Its place in the support: several items may have one name.
     """
 
     id: str
     label: Any
     similarity: float
     thumbnail: bytes = field(repr=False)
+    row: int = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold: ``id``, ``label`` and ``similarity``."""
@@ -85,8 +88,9 @@ class Answer:
         The classes that may be right, if a coverage was asked for; empty if no class fits.
     doubtful : bool
         Whether the class should be looked at; see `is_doubtful`.
-    match : PlaceMatch or None
-        Where the query matches the likeliest class, if the learner compares maps and support is kept.
+    matches : list of PlaceMatch
+        Where the query matches support images of the likeliest class, the best match first, if the learner compares
+        maps and support is kept.
     """
 
     id: str
@@ -101,12 +105,17 @@ class Answer:
     error: ImageDecodeError | None = None
     label_set: list[Any] | None = None
     doubtful: bool = False
-    match: PlaceMatch | None = None
+    matches: list[PlaceMatch] = field(default_factory=list)
 
     @property
     def likeliest(self) -> Any:
         """The class that `probability` is of: the answer, unless that is unknown; None if it could not be read."""
         return self.ranking[0][0] if self.ranking else None
+
+    @property
+    def match(self) -> PlaceMatch | None:
+        """The best of `matches`; None if there is none."""
+        return self.matches[0] if self.matches else None
 
     def to_dict(self) -> dict[str, Any]:
         """Return what JSON can hold, without pictures.
@@ -201,11 +210,12 @@ def answer_embedded(
     promise: Promise | None = None,
     nearby: KeySnapshot | None = None,
     reasons: bool = True,
+    n_matches: int = 1,
 ) -> list[Answer]:
     """Return the answers to items that are embedded already, with thumbnails, under these names.
 
     `nearby` is what `index_support` returns, for many calls. Without `reasons`, which take time, there are no
-    prototypes and each margin is infinite.
+    prototypes and each margin is infinite. `n_matches` says on how many support images to find where a query matches.
     """
     classifier = now.classifier
     errors = {error.index: error for error in embedded.errors}
@@ -233,9 +243,9 @@ def answer_embedded(
         thumbnail, rejected = embedded.thumbnails[i], label not in known
         probability = ranking[0][1]
         found = Answer(item, label, probability, ranking[:top], keys, margin, rejected, near, thumbnail)
-        match = _match(now, embedded, i, [label for label, _ in ranking]) if reasons else None
+        matches = _matches(now, embedded, i, [label for label, _ in ranking], n_matches)
         doubtful = not rejected and is_doubtful([share for _, share in ranking], held)
-        answers.append(replace(found, label_set=held, doubtful=doubtful, match=match))
+        answers.append(replace(found, label_set=held, doubtful=doubtful, matches=matches))
     return answers
 
 
@@ -263,13 +273,23 @@ def is_doubtful(shares: Sequence[float], label_set: Sequence[Any] | None = None)
     return several or (len(shares) > 1 and shares[1] >= shares[0] / 2)
 
 
-def _match(now: Learned, embedded: Embedded, i: int, likeliest: list[Any]) -> PlaceMatch | None:
-    """Return where an item matches its likeliest class, if the learner compares maps and support is kept."""
+def comparing_places(now: Learned) -> tuple[LocalLearner, Support, tuple[int, int, int]] | None:
+    """Return what tells where items match: the learner, the support, and the shape of maps; None if it cannot be told.
+
+    It can if the learner compares maps and support is kept.
+    """
     learner = now.classifier.learner_
     shape = now.embedder.map_shape if isinstance(now.embedder, Embedder) else None
     if shape is None or now.support is None or not isinstance(learner, LocalLearner):
         return None
-    return match_places(learner, now.support, shape, embedded.embeddings[i], likeliest, embedded.thumbnails[i])
+    return learner, now.support, shape
+
+
+def _matches(now: Learned, embedded: Embedded, i: int, likeliest: list[Any], n: int) -> list[PlaceMatch]:
+    """Return where an item matches its likeliest class, on `n` support images."""
+    if n < 1 or (parts := comparing_places(now)) is None:
+        return []
+    return match_places(*parts, embedded.embeddings[i], likeliest, embedded.thumbnails[i], n)
 
 
 def _margins(classifier: FewShotClassifier, x: NDArray[np.float32]) -> list[float]:
@@ -312,7 +332,7 @@ def nearest_support(
     labels = support.labels.tolist()
     return [
         [
-            Neighbour(support.ids[row], labels[row], float(np.float32(s)), support.thumbnails[row])
+            Neighbour(support.ids[row], labels[row], float(np.float32(s)), support.thumbnails[row], row)
             for row, s in zip(near.tolist(), closeness.tolist(), strict=True)
             if own is None or row != own[i]
         ][:k]

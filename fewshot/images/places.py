@@ -24,14 +24,16 @@ COLOUR, COVER, DIM, SIDE = (255, 170, 0), 0.45, 0.45, 192
 
 @dataclass(frozen=True, eq=False)
 class PlaceMatch:
-    """Where an image matches the class it was given.
+    """Where an image matches the class it was given, and one support image of that class.
 
     Attributes
     ----------
     label : object
         The class.
     id : str
-        The support image of the class that matches best.
+        The support image.
+    row : int
+        Its place in the support: several images may have one name.
     query, support : ndarray of shape (h, w)
         For each place of the image, how much it speaks for the class rather than for the next likeliest; and for each
         place of the support image, how much of that it was matched with. Both are from 0 to 1, the largest.
@@ -41,6 +43,7 @@ class PlaceMatch:
 
     label: Any
     id: str
+    row: int
     query: NDArray[np.float64]
     support: NDArray[np.float64]
     picture: bytes = field(default=b"", repr=False)
@@ -55,8 +58,9 @@ def match_places(
     embedding: NDArray[np.float32],
     likeliest: list[Any],
     thumbnail: bytes,
-) -> PlaceMatch | None:
-    """Return where an image matches the first of its likeliest classes; None if nothing of that class is kept.
+    n: int = 1,
+) -> list[PlaceMatch]:
+    """Return where an image matches the first of its likeliest classes; nothing if nothing of that class is kept.
 
     Parameters
     ----------
@@ -72,29 +76,34 @@ def match_places(
         Its likeliest classes, best first.
     thumbnail : bytes
         What the network saw of it.
+    n : int, default=1
+        On how many support images, those that match best, the best first.
     """
     asked = learner.descriptors(learner.transform(to_tensor(embedding[None])))
     shares, seen = learner.shares(asked), learner.compared(asked)
     found = []
     for label in likeliest[:2]:
-        rows = support.places(label)[-MOST_SHOWN:]
-        if not len(rows):
+        rows = [int(row) for row in support.places(label)[-MOST_SHOWN:]]
+        if not rows:
             break
-        own = support.rows([int(row) for row in rows])
+        own = support.rows(rows)
         keys = learner.compared(learner.descriptors(learner.transform(to_tensor(own.embeddings))))
-        found.append((own, keys, *learner.matches(seen, keys, keys.new_ones(len(keys)))))
+        found.append((rows, keys, *learner.matches(seen, keys, keys.new_ones(len(keys)))))
     if not found:
-        return None
-    own, keys, value, counts = found[0]
+        return []
+    rows, keys, value, counts = found[0]
     ahead = value - found[1][2] if len(found) > 1 else value
     heat = (shares * counts * ahead).clamp(min=0)[0]
     similarity = torch.einsum("id,sjd->sij", seen[0], keys)
     best, chosen = similarity.max(-1)
-    place = int((best * heat).sum(-1).argmax())
-    there = torch.zeros_like(heat).index_add(0, chosen[place], heat)
-    maps = [_unit(one.double().numpy().reshape(shape[:2])) for one in (heat, there)]
-    pictures = [highlight(*pair) for pair in zip((thumbnail, own.thumbnails[place]), maps, strict=True)]
-    return PlaceMatch(likeliest[0], own.ids[place], maps[0], maps[1], *pictures)
+    here = _unit(heat, shape)
+    picture, matches = highlight(thumbnail, here), []
+    for place in (best * heat).sum(-1).argsort(descending=True, stable=True)[:n].tolist():
+        there = _unit(torch.zeros_like(heat).index_add(0, chosen[place], heat), shape)
+        row = rows[place]
+        shown = highlight(support.thumbnails[row], there)
+        matches.append(PlaceMatch(likeliest[0], support.ids[row], row, here, there, picture, shown))
+    return matches
 
 
 def highlight(picture: bytes, heat: NDArray[np.float64]) -> bytes:
@@ -124,5 +133,6 @@ def highlight(picture: bytes, heat: NDArray[np.float64]) -> bytes:
     return held.getvalue()
 
 
-def _unit(heat: NDArray[np.float64]) -> NDArray[np.float64]:
+def _unit(flat: torch.Tensor, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    heat = flat.double().numpy().reshape(shape[:2])
     return heat / most if (most := heat.max()) > 0 else heat

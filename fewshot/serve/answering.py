@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fewshot.embedding.network import Embedded
 from fewshot.images.answer import Answer, answer_embedded
+from fewshot.images.places import PlaceMatch
 from fewshot.serve.batcher import joined
 from fewshot.serve.problems import without_parameter
 from fewshot.serve.view import View
@@ -17,6 +22,8 @@ from fewshot.utils.threads import compute_on
 
 #: Threads that answer. Each computes alone: a product is small, so that it would only wait for others to begin.
 THREADS = 4
+#: Said if no match can be shown.
+NO_PLACES = "where images match is known to learners that compare places, dn4 and mutual-nearest, with kept examples"
 #: Embeddings of a request, their names, and where its answers go.
 _Waiting = tuple[Embedded, Sequence[str], asyncio.Future[dict[str, Any]]]
 
@@ -35,12 +42,15 @@ class Asked:
         How many of the nearest examples.
     explain : bool
         Whether to tell the nearest prototypes and the margin, too.
+    matches : int
+        On how many examples to show where an image matches them.
     """
 
     top: int = 5
     coverage: float | None = None
     neighbours: int = 0
     explain: bool = False
+    matches: int = 0
 
 
 class Answerer:
@@ -99,10 +109,13 @@ def answers_to(view: View, embedded: Embedded, names: Sequence[str], asked: Aske
             promise = view.promise(asked.coverage)
         except ValueError as error:  # too few examples
             notes.append(without_parameter(str(error)))
+    if asked.matches and not view.compares_places:
+        notes.append(NO_PLACES)
     nearby = view.nearby if asked.neighbours else None
     if not embedded.thumbnails:
         embedded = Embedded(embedded.embeddings, embedded.errors, [b""] * len(names))
-    found = answer_embedded(now, embedded, names, asked.top, asked.neighbours, promise, nearby, asked.explain)
+    wanted = asked.top, asked.neighbours, promise, nearby, asked.explain, asked.matches
+    found = answer_embedded(now, embedded, names, *wanted)
     return {"version": view.version, "answers": [_as_sent(view, one, asked) for one in found], "notes": notes}
 
 
@@ -115,9 +128,22 @@ def _as_sent(view: View, one: Answer, asked: Asked) -> dict[str, Any]:
     given["set"] = None if one.label_set is None else [str(label) for label in one.label_set]
     if given["error"] is not None:
         given["error"] = {"code": "unreadable_image", "message": given["error"]}
-    for near in given["neighbours"]:
-        near["name"] = near["id"]
-        near["id"] = view.ids_of[near["name"], near["label"]]
+    for near, neighbour in zip(given["neighbours"], one.neighbours, strict=True):
+        near["name"], near["id"] = near["id"], view.example_ids[neighbour.row]
     if not asked.explain:
         del given["prototypes"], given["margin"]
+    if asked.matches:
+        given["match"] = None if one.match is None else _match(view, one.matches, one.match)
     return given
+
+
+def _match(view: View, matches: Sequence[PlaceMatch], best: PlaceMatch) -> dict[str, Any]:
+    examples = [
+        {"id": view.example_ids[one.row], "name": one.id, **_placed(one.support, one.support_picture)}
+        for one in matches
+    ]
+    return {"label": str(best.label), **_placed(best.query, best.picture), "examples": examples}
+
+
+def _placed(heat: NDArray[np.float64], picture: bytes) -> dict[str, Any]:
+    return {"places": heat.round(4).tolist(), "picture": base64.b64encode(picture).decode() if picture else None}

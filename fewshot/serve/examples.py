@@ -12,6 +12,7 @@ _FINGERPRINT = "94a2f5ded06459f612fb6f9cf83c7b720886562a0ce15f7cc60d1db90c48c37b
 _HERON, _ODD_HERON, _KINGFISHER = "8a31748ffcca9aa263", "5ba86adc89d3e187f4", "543cc2b70c870c7879"
 _UNREADABLE = "is damaged, or not an image that can be read; send JPEG, PNG, WEBP, GIF, BMP, TIFF, AVIF, HEIF"
 _REFUSED = {"code": "unreadable_image", "message": _UNREADABLE}
+_JPEG = "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAAYEBQYFBAYGBQYHBwYIChAKCgkJChQODwwQ"
 
 FAILURE: dict[str, Any] = {"error": {"code": "no_class", "message": "there is no class 'heron'"}}
 
@@ -55,6 +56,30 @@ EXPLAINED: dict[str, Any] = {
     ],
     "notes": [],
     "fingerprint": _FINGERPRINT,
+}
+#: With ``matches=1`` too, of a classifier that compares places; a map has more rows, and a picture more bytes.
+MATCHED: dict[str, Any] = {
+    "version": _VERSION,
+    "answers": [
+        {
+            **_KNOWN,
+            "match": {
+                "label": "heron",
+                "places": [[0.0, 0.0312], [0.3471, 1.0]],
+                "picture": _JPEG,
+                "examples": [
+                    {
+                        "id": _HERON,
+                        "name": "heron5.jpg 3e4c4f3e4bee7b6a",
+                        "places": [[1.0, 0.2254], [0.0418, 0.0]],
+                        "picture": _JPEG,
+                    }
+                ],
+            },
+        },
+        {**_UNREAD, "match": None},
+    ],
+    "notes": [],
 }
 EMBEDDED: dict[str, Any] = {
     "fingerprint": _FINGERPRINT,
@@ -142,6 +167,7 @@ MODEL: dict[str, Any] = {
     "examples": 13,
     "keeps_examples": True,
     "takes_images": True,
+    "compares_places": False,
     "backbone": "conv4, 32 x 32",
     "d": 256,
     "described": {
@@ -220,7 +246,7 @@ LIVE, READY, NOT_READY = {"status": "live"}, {"status": "ready"}, {"status": "no
 
 #: By the name of the body in `schemas`.
 OF_BODIES: dict[str, list[dict[str, Any]]] = {
-    "AnswersBody": [ANSWERS, EXPLAINED],
+    "AnswersBody": [ANSWERS, EXPLAINED, MATCHED],
     "Changed": [CHANGED],
     "CheckBody": [CHECK],
     "Classes": [CLASSES],

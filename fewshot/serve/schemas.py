@@ -60,6 +60,29 @@ class PrototypeBody(BaseModel):
     similarity: float
 
 
+class MatchedBody(BaseModel):
+    """An example, and where an image matches it."""
+
+    id: str
+    name: str
+    places: list[list[float]] = Field(description="rows of how much of each place was matched, from 0 to 1, the most")
+    picture: str = Field(description="bright at these places: JPEG in base64")
+
+
+class MatchBody(BaseModel):
+    """Where an image matches examples of its likeliest class."""
+
+    label: str
+    places: list[list[float]] = Field(
+        description="rows of how much each place of the image speaks for the class rather than for the next likeliest, "
+        "from 0 to 1, the most"
+    )
+    picture: str | None = Field(
+        description="what the network saw, bright at these places: JPEG in base64; null if an embedding was sent"
+    )
+    examples: list[MatchedBody] = Field(description="those that match best, the best first")
+
+
 class AnswerBody(BaseModel):
     """The answer to an image."""
 
@@ -79,6 +102,7 @@ class AnswerBody(BaseModel):
     embedding: list[float] | None = Field(None, description="if asked for; null for an image that cannot be read")
     margin: float | None = Field(None, description="if to explain: how far the class is ahead of the next")
     prototypes: list[PrototypeBody] | None = Field(None, description="if to explain: the nearest ones")
+    match: MatchBody | None = Field(None, description="if matches were asked for and can be told")
 
 
 class AnswersBody(BaseModel):
@@ -208,6 +232,7 @@ class ModelBody(BaseModel):
     examples: int
     keeps_examples: bool
     takes_images: bool = Field(description="whether it embeds images; else clients send embeddings")
+    compares_places: bool = Field(description="whether it can tell where an image matches examples: `matches`")
     backbone: str
     d: int | None = Field(description="numbers of an embedding; null if nothing was learned")
     described: dict[str, Any]

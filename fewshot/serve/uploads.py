@@ -159,8 +159,8 @@ def parameters_of(request: Request) -> list[str]:
 
 
 def _parameters(dependant: Any) -> list[str]:
-    own = [parameter.alias for parameter in dependant.query_params]
-    return own + [name for one in dependant.dependencies for name in _parameters(one)]
+    shared = [name for one in dependant.dependencies for name in _parameters(one)]
+    return shared + [parameter.alias for parameter in dependant.query_params]
 
 
 def _too_many(settings: Settings) -> Problem:

@@ -14,7 +14,7 @@ import numpy as np
 
 from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.own import OwnEmbedder
-from fewshot.images.answer import index_support
+from fewshot.images.answer import comparing_places, index_support
 from fewshot.images.history import Steps, read_steps
 from fewshot.images.image_classifier import FewShotImageClassifier
 from fewshot.images.learned import Learned
@@ -91,6 +91,11 @@ class View:
     def takes_images(self) -> bool:
         """Whether it embeds images itself; else clients send embeddings."""
         return isinstance(self.embedder, Embedder)
+
+    @cached_property
+    def compares_places(self) -> bool:
+        """Whether it can tell where an image matches examples."""
+        return not self.is_empty and comparing_places(self.learned) is not None
 
     @cached_property
     def classes(self) -> dict[str, int]:

@@ -54,6 +54,7 @@ def _shown(service: Service, view: View) -> dict[str, Any]:
         "examples": sum(view.classes.values()),
         "keeps_examples": view.is_empty or view.learned.support is not None,
         "takes_images": view.takes_images,
+        "compares_places": view.compares_places,
         "backbone": str(backbone),
         "d": None if view.is_empty else view.learned.classifier.model_.d,
         "described": facts,

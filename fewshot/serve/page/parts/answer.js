@@ -6,6 +6,7 @@ import { fill, h, heldElsewhere, icon, listed, percent, sentence } from "../lib/
 import { state } from "../lib/state.js";
 import { dialog } from "./dialogs.js";
 import { barRow, classField, local, thumbnail } from "./pieces.js";
+import { Places } from "./places.js";
 import { say } from "./toasts.js";
 
 /** Ask for answers to pictures; `coverage` is text, empty for no set. */
@@ -43,6 +44,7 @@ export class AnswerPanel {
   constructor({ onlearned, onfocus }) {
     this.onlearned = onlearned;
     this.busy = false;
+    this.places = new Places();
     this.body = h("div", { class: "answer-body", "aria-live": "polite" });
     this.right = classField("No, this is …", { placeholder: "the right class" });
     this.right.input.addEventListener("focus", () => onfocus?.());
@@ -72,7 +74,7 @@ export class AnswerPanel {
     return fill(this.body, h("div", { class: "answer-head" }, picture, h("div", { class: "answer-words" }, head)),
       answer.unknown ? h("p", { class: "small-title" }, "If it had to be one") : null,
       h("ul", { class: "bars", "aria-label": "Probability of each class" }, answer.top.map((one) => barRow(one.label, one.probability, one.label === answer.label ? "best" : ""))),
-      this.setOf(item), this.nearest(answer));
+      this.setOf(item), this.nearest(answer), state.model.compares_places && !live ? this.places.of(item) : null);
   }
 
   setOf({ answer, notes, coverage }) {

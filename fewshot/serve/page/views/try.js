@@ -265,6 +265,7 @@ export class TryView {
     if (!this.live) return;
     this.live = false;
     this.camera.video.pause();
+    if (this.panel.item) this.panel.show(this.panel.item); // the picture that was answered, and all that takes a moment
     fill(this.frozen, h("span", {}, "Go on"));
   }
 
