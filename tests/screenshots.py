@@ -10,28 +10,63 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from fewshot import FewShotImageClassifier
 from tests.browser import browsing, choose, see
 from tests.serving import process
 
 #: Longest side and quality of a picture, so that none is larger than 60 KB; and of the animated one, 150 KB.
 SIDE, QUALITY = 1120, 72
-MOVING_SIDE, MOVING_QUALITY = 900, 60
+MOVING_SIDE, MOVING_QUALITY = 800, 55
+#: Pixels of a scene and of the object in it.
+SCENE, OBJECT = 320, 144
 #: Milliseconds that each state of the animated picture is shown.
 SHOWN = 2200
 
 
-def write(folder, n_per_class=6, seed=3):
-    """Write pieces of three photographs that installed packages bring, a folder for each."""
-    rng, temple_and_flower = np.random.default_rng(seed), load_sample_images().images
+def photographs():
+    """Three photographs that installed packages bring, by name."""
+    temple, dahlia = load_sample_images().images
     with matplotlib.cbook.get_sample_data("grace_hopper.jpg") as file:
-        portrait = np.asarray(Image.open(file).convert("RGB"))
-    for name, photo in zip(("temple", "dahlia", "portrait"), (*temple_and_flower, portrait), strict=True):
+        return {"temple": temple, "dahlia": dahlia, "portrait": np.asarray(Image.open(file).convert("RGB"))}
+
+
+def write(folder, n_per_class=6, seed=3):
+    """Write pieces of three photographs, a folder for each."""
+    rng = np.random.default_rng(seed)
+    for name, photo in photographs().items():
         (folder / name).mkdir(parents=True)
         for i in range(n_per_class):
             side = int(rng.integers(260, 380))
             top, left = (int(rng.integers(0, length - side)) for length in photo.shape[:2])
             Image.fromarray(photo[top : top + side, left : left + side]).save(folder / name / f"{name} {i}.jpg")
     return folder
+
+
+def scenes(n_per_class, seed):
+    """Pieces of a landscape with a small dahlia or portrait in each, anywhere, and their labels."""
+    rng, photos, images, labels = np.random.default_rng(seed), photographs(), [], []
+    for _ in range(n_per_class):
+        top, left = (int(rng.integers(0, length - SCENE)) for length in photos["temple"].shape[:2])
+        for label, box in (("dahlia", (40, 150, 420, 500)), ("portrait", (100, 0, 400, 400))):
+            image = Image.fromarray(photos["temple"][top : top + SCENE, left : left + SCENE])
+            small = Image.fromarray(photos[label]).crop(box).resize((OBJECT, OBJECT))
+            image.paste(small, tuple(map(int, rng.integers(0, SCENE - OBJECT, 2))))
+            images.append(image)
+            labels.append(label)
+    return images, labels
+
+
+def places(folder):
+    """Show where a scene matches others, on the page of a classifier that compares places."""
+    model = FewShotImageClassifier(learner="dn4", progress=False)
+    model.fit(*scenes(8, 1)).save(folder / "scenes")
+    scenes(1, 9)[0][1].save(folder / "scene.jpg")
+    with process(folder / "scenes") as server, browsing(f"{server.url}#try") as page:
+        choose(page, folder / "scene.jpg")
+        page.get_by_role("button", name="Show where it matches").click()
+        page.locator(".places img").nth(3).wait_for()
+        page.wait_for_timeout(700)
+        return Image.open(io.BytesIO(page.locator(".answer-body").screenshot())).convert("RGB")
 
 
 def taken(page, side=SIDE):
@@ -87,6 +122,7 @@ def main(out):
             with browsing(f"{server.url}#classes", "phone") as page:
                 page.locator(".class-card img").nth(8).wait_for()
                 taken(page).save(out / "page-phone.webp", quality=QUALITY, method=6)
+        places(Path(folder)).save(out / "page-places.webp", quality=QUALITY, method=6)
 
 
 if __name__ == "__main__":

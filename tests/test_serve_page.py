@@ -101,7 +101,7 @@ def test_all_files_of_the_page_are_served_and_packaged(tmp_path):
 
 def test_pictures_of_the_documents_are_small():
     found = list((Path(__file__).parents[1] / "docs").glob("*.webp"))
-    assert len(found) == 3
+    assert len(found) == 4
     assert all(path.stat().st_size < (150_000 if "moving" in path.name else 60_000) for path in found)
 
 

@@ -81,8 +81,9 @@ export class AnswerPanel {
     if (!coverage || answer.unknown) return null; // a set of classes would contradict "like no class"
     if (!answer.set) return notes?.length ? h("p", { class: "note" }, notes.map(sentence).join(" ")) : null;
     const share = percent(Number(coverage));
-    return h("div", { class: "answer-set" }, h("p", { class: "small-title" }, answer.set.length === 1 ? "Only this one" : "One of these", h("span", { class: "soft" }, ` · right ${share} of the time, on average over pictures like those taught`)),
-      h("ul", { class: "chips" }, answer.set.length ? answer.set.slice(0, 20).map((name) => h("li", { class: "chip still" }, name)) : h("li", { class: "soft" }, "None of the classes"), answer.set.length > 20 && h("li", { class: "soft" }, `and ${answer.set.length - 20} more`)));
+    const title = answer.set.length ? (answer.set.length === 1 ? "Only this one" : "One of these") : "None of the classes";
+    return h("div", { class: "answer-set" }, h("p", { class: "small-title" }, title, h("span", { class: "soft" }, ` · right ${share} of the time, on average over pictures like those taught`)),
+      h("ul", { class: "chips" }, answer.set.slice(0, 20).map((name) => h("li", { class: "chip still" }, name)), answer.set.length > 20 && h("li", { class: "soft" }, `and ${answer.set.length - 20} more`)));
   }
 
   nearest(answer) {
