@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 NURSERY = """
-import atexit, gc, json, os, sys, threading, traceback
+import atexit, gc, json, os, signal, sys, threading, traceback
 import faiss, pandas, sklearn.base, timm, torch
 from fewshot import *
 from fewshot.cli import main
@@ -23,6 +23,7 @@ def born(job):
         opened = os.open(path, os.O_RDWR | os.O_CREAT)
         os.dup2(opened, number)
         os.close(opened)
+    signal.alarm(900)  # ends what does not end
     os.chdir(job["cwd"])
     os.environ.clear()
     os.environ.update(job["env"])
