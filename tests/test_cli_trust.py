@@ -161,7 +161,14 @@ def test_a_check_says_what_reject_refuses_of_the_images_that_are_left_out(made, 
         assert found.refused == loaded.rejection("5%").false_reject_rate
     assert main(["check", model]) == 0
     shown = capsys.readouterr().out
-    assert f"of these, {100 * found.refused:.0f} % refused as unknown (--reject {rule})" in shown
+    refused = f" if all are answered, but {100 * found.refused:.0f} % are refused as unknown\nthat is --reject {rule}"
+    none = f"none of these is refused as unknown by --reject {rule}"
+    assert (refused if found.refused else none) in shown
+    assert (
+        ("are refused as unknown" in str(found))
+        == ("refused as unknown, right" in found._repr_html_())
+        == (found.refused > 0)
+    )
     assert (f"; for fewer: fewshot calibrate {model} --reject balanced" in shown) == (found.refused > 0.5)
 
 

@@ -68,11 +68,16 @@ def test_what_is_refused_is_no_sure_answer():
     truth, predicted = np.array(["a", "a", "b", "b", "x"]), np.array(["a", "b", "?", "b", "a"])
     found = TestResult(np.array(["a", "b"]), truth, predicted, np.array([0.6, 0.8, 0.99, 1.0, 0.5]), 0)
     assert (found.accuracy, found.refused, found.mean_probability) == (0.5, 0.25, pytest.approx(0.8))
-    assert str(found) == "50.0 % of 4 items right (15 to 85 %), 25 % answered unknown"
+    assert str(found) == "50.0 % of 4 items right (15 to 85 %), 25 % answered unknown; of the others 66.7 % right"
+    assert found.answered_accuracy == pytest.approx(2 / 3)
+    assert "80 % sure on the mean of those that it answered" in repr(found)
+    for part in ("66.7 %", "of the others right", "how sure it was of the others"):
+        assert part in found._repr_html_()
     assert found.calibration_error == pytest.approx((0.4 + 0.8 + 0) / 3)
     refused = TestResult(found.classes, truth[:2], np.array(["?", "?"]), found.probability[:2], 0)
     assert (refused.accuracy, refused.refused) == (0, 1)
-    assert np.isnan([refused.mean_probability, refused.calibration_error]).all()
+    assert np.isnan([refused.mean_probability, refused.calibration_error, refused.answered_accuracy]).all()
+    assert str(refused) == "0.0 % of 2 items right (0 to 66 %), 100 % answered unknown"
 
 
 def test_sure_mistakes_and_unsure_successes_are_explained():

@@ -62,10 +62,10 @@ def _sureness(found: TestResult) -> str:
     sure = f"it was {100 * found.mean_probability:.0f} % sure on the mean"
     if not found.refused:
         return sure
-    refused, answered = f"{100 * found.refused:.0f} % of them refused as unknown", 1 - found.refused
+    refused = f"{100 * found.refused:.0f} % of them refused as unknown"
     if not found.is_answered.any():
         return refused
-    return f"{refused}; of the others {100 * found.accuracy / answered:.1f} % right, and {sure}"
+    return f"{refused}; of the others {100 * found.answered_accuracy:.1f} % right, and {sure}"
 
 
 def check(options: argparse.Namespace) -> int:
@@ -84,11 +84,12 @@ def check(options: argparse.Namespace) -> int:
 
 def _summary(found: CheckResult, model: FewShotImageClassifier, options: argparse.Namespace) -> Iterator[str]:
     """Yield what `check` says below its table."""
-    yield f"{found}; with twice the images, {100 * found.expected(2):.0f} %"
-    yield "expect more of others if fewshot suggest or Label next picked many of these: they choose hard images"
+    yield f"{found}"
     if found.refused is not None:
-        cure = milder_rule(model, found.refused, options.dir)
-        yield f"of these, {100 * found.refused:.0f} % refused as unknown (--reject {model.reject}){cure}"
+        said = "that is" if found.refused else "none of these is refused as unknown by"
+        yield f"{said} --reject {model.reject}{milder_rule(model, found.refused, options.dir)}"
+    yield f"with twice the images, {100 * found.expected(2):.0f} %"
+    yield "expect more of others if fewshot suggest or Label next picked many of these: they choose hard images"
     if worst := [f"{a} and {b} ({n} of {of})" for a, b, n, of, _ in found.confused.head(3).itertuples(index=False)]:
         yield f"taken for each other: {', '.join(worst)}"
     most = [(label, points) for label, points in list(found.gains["gain"].items())[:3] if points >= WORTH]

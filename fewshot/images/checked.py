@@ -144,7 +144,7 @@ class CheckResult:
             raise ValueError("the result holds no classifier, so it has no suspects; take it from FewShotModel.check")
         return _suspects(self, self._classifier.learner_)
 
-    @property
+    @cached_property
     def refused(self) -> float | None:
         """Share of the items that `reject` would answer as unknown, each as if it had not been learned.
 
@@ -171,8 +171,9 @@ class CheckResult:
     def __str__(self) -> str:
         low, high = self.interval
         told = f"expect {100 * self.accuracy:.0f} % of new images right ({100 * low:.0f} to {100 * high:.0f} %)"
-        balanced = f", or {100 * self.balanced_accuracy:.0f} % {EVENLY}"
-        return told + balanced if self.is_uneven else told
+        balanced = f", or {100 * self.balanced_accuracy:.0f} % {EVENLY}" if self.is_uneven else ""
+        refused = f" if all are answered, but {100 * self.refused:.0f} % are refused as unknown" if self.refused else ""
+        return f"{told}{balanced}{refused}"
 
     def __repr__(self) -> str:
         pairs = [
@@ -195,6 +196,7 @@ class CheckResult:
                 (f"{100 * self.accuracy:.0f} %", f"right, to expect ({100 * low:.0f} to {100 * high:.0f} %)"),
                 *([(f"{100 * self.balanced_accuracy:.0f} %", EVENLY)] if self.is_uneven else []),
                 (f"{100 * self.left_out.mean_probability:.0f} %", "how sure it was, on the mean"),
+                *([(f"{100 * self.refused:.0f} %", "refused as unknown, right or not")] if self.refused else []),
             ]
         )
         rows = self.left_out.per_class.sort_values("accuracy", kind="stable")

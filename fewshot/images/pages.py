@@ -119,6 +119,8 @@ def write_test(path: str | Path, found: TestResult, folder: str | Path | None = 
         page = Page("Images of unknown classes", "The model knows none of their classes, so unknown is right.", about)
     if found.refused > 0:
         cards.append((f"{100 * found.refused:.1f} %", "of images of its classes refused as unknown"))
+        if found.is_answered.any():
+            cards.append((f"{100 * found.answered_accuracy:.1f} %", "of the others right"))
     if found.is_answered.any():
         cards.append((f"{100 * found.mean_probability:.1f} %", "how sure it was of its answers, on the mean"))
     if found.unknown_accepted is not None:

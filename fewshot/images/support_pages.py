@@ -48,8 +48,12 @@ def write_check(path: str | Path, found: CheckResult, folder: str | Path | None 
     )
     page.cards(
         [
-            (f"{100 * found.accuracy:.0f} %", "of new images right, to expect"),
+            (
+                f"{100 * found.accuracy:.0f} %",
+                f"of new images right, to expect{' if all are answered' if found.refused else ''}",
+            ),
             *([(f"{100 * found.balanced_accuracy:.0f} %", f"right {EVENLY}")] if found.is_uneven else []),
+            *([(f"{100 * found.refused:.0f} %", "refused as unknown, right or not")] if found.refused else []),
             (f"{100 * found.expected(2):.0f} %", "right, to expect with twice the images of each class"),
             (
                 f"{100 * found.left_out.accuracy:.0f} %",

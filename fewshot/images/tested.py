@@ -103,10 +103,15 @@ class TestResult:
         return float(self.per_class["accuracy"].mean())
 
     @property
+    def answered_accuracy(self) -> float:
+        """Share of right answers to items of known classes that it did not refuse; NaN if there are none."""
+        return _share(self.right[self.is_answered])
+
+    @property
     def mean_probability(self) -> float:
         """How sure the model was on the mean, of items of known classes that it did not refuse; NaN if there are none.
 
-        Equal to the accuracy on these if it is neither too sure nor too unsure.
+        Equal to `answered_accuracy` if it is neither too sure nor too unsure.
         """
         return _share(self.probability[self.is_answered])
 
@@ -206,13 +211,16 @@ class TestResult:
             right, low, high = (100 * share for share in (self.accuracy, *self.interval))
             learned = f"; learned before: {self.n_learned}, so expect less of new ones" if self.n_learned else ""
             unknown = f", {100 * self.refused:.0f} % answered unknown" if self.refused else ""
+            if self.refused and self.is_answered.any():
+                unknown += f"; of the others {100 * self.answered_accuracy:.1f} % right"
             return f"{right:.1f} % of {counted(self.n, 'item')} right ({low:.0f} to {high:.0f} %){unknown}{learned}"
         return f"{counted(len(self.truth), 'item')} of unknown classes"
 
     def __repr__(self) -> str:
         lines = [f"TestResult: {self}"]
         if self.is_answered.any():
-            lines.append(f"{100 * self.mean_probability:.0f} % sure on the mean")
+            of = " of those that it answered" if self.refused else ""
+            lines.append(f"{100 * self.mean_probability:.0f} % sure on the mean{of}")
         if self.unknown_accepted is not None:
             lines.append(f"{100 * self.unknown_accepted:.0f} % of items of unknown classes taken for a class")
         rows = self.per_class["accuracy"].sort_values(kind="stable").head(WORST) if self.n else {}
@@ -224,8 +232,11 @@ class TestResult:
         facts = []
         if self.n:
             facts.append((f"{100 * self.accuracy:.1f} %", "right"))
-            facts.append((f"{100 * self.mean_probability:.0f} %", "how sure it was, on the mean"))
             facts.append((f"{100 * self.refused:.0f} %", "answered unknown"))
+        if self.is_answered.any():
+            of = " of the others" if self.refused else ""
+            facts += [(f"{100 * self.answered_accuracy:.1f} %", "of the others right")] if self.refused else []
+            facts.append((f"{100 * self.mean_probability:.0f} %", f"how sure it was{of}, on the mean"))
         if self.unknown_accepted is not None:
             facts.append((f"{100 * self.unknown_accepted:.0f} %", "of unknown classes taken for a class"))
         rows = self.per_class.sort_values("accuracy", kind="stable") if self.n else None
