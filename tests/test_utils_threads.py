@@ -7,10 +7,13 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 
-from fewshot.utils.threads import compute_on, passive_waiting
+from fewshot.classifiers.calibration import score_episodes
+from fewshot.learners.prototypical import PrototypicalLearner
+from fewshot.utils.threads import compute_on, one_thread, passive_waiting
 
 COMMAND = ["-m", "fewshot", "predict", ".", "x.png"]  # fails, having loaded torch
 # A program that is not ours, and does not load torch itself.
@@ -100,3 +103,39 @@ def test_one_thread_of_ours_computes_on_others_than_the_rest():
     assert torch.get_num_threads() == usual
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(torch.get_num_threads).result() == usual
+
+
+@pytest.fixture
+def three_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_a_block_computes_on_one_thread_while_others_do_as_before(three_threads):
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(torch.get_num_threads).result() == 3
+        with one_thread():
+            assert torch.get_num_threads() == 1
+            assert other.submit(torch.get_num_threads).result() == 3
+            with ThreadPoolExecutor(1) as new:
+                assert new.submit(torch.get_num_threads).result() == 3
+            with one_thread():
+                pass
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 3
+
+
+def test_episodes_of_a_calibration_are_answered_on_one_thread(three_threads):
+    seen = set()
+
+    class Counting(PrototypicalLearner):
+        def transform(self, x):
+            seen.add(torch.get_num_threads())
+            return super().transform(x)
+
+    rng = np.random.default_rng(0)
+    score_episodes(Counting(), rng.normal(size=(40, 4)), np.repeat(np.arange(8), 5), n_way=3, n_shot=1, n_query=2)
+    assert seen == {1}
+    assert torch.get_num_threads() == 3

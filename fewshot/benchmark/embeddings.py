@@ -15,7 +15,7 @@ from fewshot.benchmark.given import GivenEmbeddings
 from fewshot.benchmark.grid_file import GIVEN, PIXELS, Backbone, LearnerSpec
 from fewshot.benchmark.methods import applies, is_local
 from fewshot.benchmark.sources import Measured
-from fewshot.benchmark.tasks import key_of, one_thread
+from fewshot.benchmark.tasks import key_of
 from fewshot.data.preprocess import Preprocessing
 from fewshot.embedding.cache import VERSION
 from fewshot.embedding.embedder import Embedder
@@ -23,6 +23,7 @@ from fewshot.persistence.files import open_regular, replacing, sync
 from fewshot.persistence.sealed import seal, seal_fits
 from fewshot.utils.executors import Executor, Failure
 from fewshot.utils.progress import progress_bar
+from fewshot.utils.threads import one_thread
 
 #: Images per chunk, which is the most that an interruption loses.
 PART = 1024

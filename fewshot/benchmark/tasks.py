@@ -8,14 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from fewshot._version import __version__
@@ -27,6 +25,7 @@ from fewshot.episodes.query_draws import BALANCED, QueryClasses
 from fewshot.episodes.varied_sampler import VariedEpisodeSampler
 from fewshot.learners.base import Learner
 from fewshot.persistence.provenance import versions
+from fewshot.utils.threads import one_thread
 
 #: Bump when the same unit would get different answers.
 FORMAT = 3
@@ -108,17 +107,6 @@ def answer(unit: Unit, embeddings: NDArray[np.float32], labels: NDArray[Any]) ->
         "transductive": learner.transductive,
         "ms_per_episode": 1000 * seconds / unit.n_episodes,
     }
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute on one thread, so that sums are taken in the same order everywhere."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def key_of(*what: Any) -> str:

@@ -24,6 +24,7 @@ from fewshot.utils import notebook
 from fewshot.utils.isolation import isolated
 from fewshot.utils.labels import as_labels
 from fewshot.utils.streams import SPLIT, episode_rng
+from fewshot.utils.threads import one_thread
 
 #: Fraction of unknown queries that the threshold accepts by default.
 FALSE_ACCEPTS = 0.05
@@ -313,6 +314,7 @@ def expected_calibration_error(bins: dict[str, list[Any]]) -> float:
 
 
 @isolated(gradients=False)
+@one_thread()
 def score_episodes(
     learner: Learner,
     X: NDArray[np.floating],

@@ -25,6 +25,7 @@ from fewshot.search.similarity import to_tensor
 from fewshot.utils.discriminant import LabelledRows
 from fewshot.utils.familiarity import Familiarity, HeldOut, teaching, unlearned
 from fewshot.utils.isolation import isolated
+from fewshot.utils.threads import one_thread
 from fewshot.utils.twins import distinct_rows, earlier_twins
 
 #: The most rows of held-out classes that are kept.
@@ -292,6 +293,7 @@ class OpenSet:
 
     @cached_property
     @isolated(gradients=False)
+    @one_thread()
     def scored(self) -> UnknownScores | None:
         """Scores of queries of unknown and of known classes; None if nothing tells what is unknown."""
         codes, known, is_own = self.background.codes, self.background.known, False
