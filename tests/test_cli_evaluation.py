@@ -12,7 +12,7 @@ from fewshot.benchmark.result_files import read_results
 from fewshot.cli import main
 from fewshot.data.packed import write_packed
 from fewshot.embedding.checkpoint import Checkpoint
-from tests.test_cli_models import run
+from tests.processes import fewshot
 
 FEW = ("--episodes", "6", "--way", "5", "--val-way", "5", "--val-every", "3", "--quiet")
 
@@ -29,7 +29,7 @@ def data(tmp_path_factory):
 
 
 def test_train_writes_a_checkpoint_that_evaluate_takes(data, tmp_path, capsys):
-    trained = run("train", data, "--out", tmp_path / "run", *FEW)
+    trained = fewshot("train", data, "--out", tmp_path / "run", *FEW)
     assert trained.returncode == 0, trained.stderr
     assert "kept the weights after episode" in trained.stdout
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [

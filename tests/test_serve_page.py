@@ -744,6 +744,60 @@ def test_one_in_five_pictures_is_drawn_at_random_and_measures(tmp_path, screen):
 
 
 @pytest.mark.slow
+def test_what_was_named_elsewhere_is_in_the_table_that_is_taken_away(tmp_path):
+    batch = write_photos(tmp_path / "new", 3, seed=4)
+    with running(taught(tmp_path / "m", 3)) as client, browsing(f"{client.base_url}/#try", downloads=True) as page:
+        choose(page, batch)
+        page.get_by_text("6 answers").wait_for()
+        see(page, "Label next")
+        choose(page, batch)
+        for left in range(6, 3, -1):
+            page.get_by_text(f"{left} left").wait_for()
+            page.get_by_label("Another class").fill("heron")
+            page.keyboard.press("Enter")
+        page.get_by_text("3 left").wait_for()
+        page.keyboard.press("u")
+        page.get_by_text("4 left").wait_for()
+        see(page, "Take away")
+        with page.expect_download() as saved:
+            page.get_by_role("button", name="Save as CSV").click()
+        rows = list(csv.DictReader(Path(saved.value.path()).read_text("utf-8-sig").splitlines()))
+        assert len(rows) == 6
+        named = [row for row in rows if row["corrected"] == "heron"]
+        assert len(named) == 2
+        assert {row["label"] for row in named} == {"heron"}, "of the present version"
+        assert all(not row["corrected"] for row in rows if row not in named)
+        see(page, "Label next")
+        page.get_by_role("button", name="Stop").click()
+        with page.expect_download() as saved:
+            page.locator(".toast", has_text="2 pictures labelled and learned").get_by_role(
+                "button", name="Save"
+            ).click()
+        labels = list(csv.reader(Path(saved.value.path()).read_text("utf-8-sig").splitlines()))
+        assert labels[0] == ["name", "label"]
+        assert sorted(label for _, label in labels[1:]) == ["heron", "heron"]
+        assert not page.errors
+
+
+@pytest.mark.slow
+def test_what_was_corrected_is_answered_before_the_others(tmp_path):
+    with running(taught(tmp_path / "m", 3)) as client, browsing(f"{client.base_url}/#try") as page:
+        choose(page, write_photos(tmp_path / "new", 30, seed=4))
+        page.get_by_text("60 answers").wait_for()
+        asked = []
+        page.route(
+            "**/v1/predict*", lambda route: (asked.append(len(route.request.post_data_buffer)), route.continue_())
+        )
+        page.get_by_label("No, this is").fill("heron")
+        page.get_by_role("button", name="Teach as new").click()
+        page.locator(".answer-label", has_text="heron").wait_for()
+        page.locator(".file", has_text="corrected").wait_for()
+        page.get_by_text("60 answers").wait_for()
+        assert min(asked) < max(asked) / 10, "alone"
+        assert not page.errors
+
+
+@pytest.mark.slow
 def test_a_label_that_is_refused_takes_its_undo_along(tmp_path, monkeypatch):
     batch = write_photos(tmp_path / "new", 3, seed=4)
     with running(taught(tmp_path / "m", 3)) as client, browsing(f"{client.base_url}/#next") as page:

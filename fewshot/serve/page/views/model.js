@@ -1,6 +1,6 @@
 // Take it away: the classifier as files, answers as a table; load another one.
 
-import { change } from "../lib/changes.js";
+import { attempt, change } from "../lib/changes.js";
 import { save } from "../lib/csv.js";
 import { button, counted, fill, h, icon, sentence } from "../lib/dom.js";
 import { choose } from "../lib/pictures.js";
@@ -9,7 +9,7 @@ import { confirm } from "../parts/dialogs.js";
 import { showHistory } from "../parts/history.js";
 import { heading, waiting } from "../parts/pieces.js";
 import { say } from "../parts/toasts.js";
-import { answered, answersAsCsv } from "./try.js";
+import { answered, saveAnswers } from "./try.js";
 
 const card = (picture, title, text, ...actions) => h("li", { class: "card away" }, h("span", { class: "away-icon" }, icon(picture)), h("div", {}, h("h2", {}, title), h("p", { class: "soft" }, text)), h("div", { class: "row" }, actions));
 
@@ -26,12 +26,20 @@ export class ModelView {
     fill(this.ways,
       card("model", "Classifier", "A zip file of the folder. Unzip it first to use it with the fewshot commands or from Python, or load the zip file here again.", button("Download", () => this.fetch("model/download", "classifier.zip"), { kind: "main", picture: "model", ...off })),
       card("chip", "For devices", "The same classifier without torch, for small computers. It still learns there.", button("Download", () => this.fetch("model/device", "device.zip"), { picture: "model", ...off })),
-      card("table", "Answers", answered.length ? `The ${counted(answered.length, "answer")} of your last try, as a CSV table.` : "What you tried last, as a CSV table. Try some pictures first.", button("Save as CSV", () => save("answers.csv", answersAsCsv()), { picture: "model", disabled: !answered.length })),
+      card("table", "Answers", answered.length ? `The ${counted(answered.length, "answer")} of your last try, as a CSV table.` : "What you tried last, as a CSV table. Try some pictures first.", button("Save as CSV", () => this.saveAnswers(), { picture: "model", disabled: !answered.length })),
       state.readOnly ? null : card("upload", "Load", "Replace this classifier by one from a zip file. Undo brings this one back, while the folder keeps it.", button("Choose a zip file", () => this.pick(), { picture: "upload" })));
     const rows = [["Name", model.name], ["Classes", model.classes.toLocaleString("en")], ["Pictures", model.examples.toLocaleString("en")], ["Network", model.backbone ?? "none; it takes embeddings"], ["Length of embeddings", model.d ?? "not known yet"], ["fewshot", model.fewshot]];
     fill(this.facts, h("div", { class: "strip-head" }, h("h2", {}, "About this classifier"), button("History", showHistory, { kind: "quiet", picture: "history" })),
       h("dl", {}, rows.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", { class: "name" }, String(value))))),
       h("p", { class: "soft" }, "Programs use the same service: ", h("a", { href: "v1/openapi.json" }, "description of the API"), "."));
+  }
+
+  /** Save the answers, those of an earlier version asked again. */
+  async saveAnswers() {
+    const bar = waiting("Answering again");
+    this.ways.before(bar);
+    await attempt(saveAnswers);
+    bar.remove();
   }
 
   /** Download, with failures as sentences. */

@@ -3,6 +3,8 @@
 import { ask, form } from "../lib/api.js";
 import { sentInParts } from "../lib/batches.js";
 import { attempt, saving, undo } from "../lib/changes.js";
+import { named } from "../lib/corrections.js";
+import { csv, save } from "../lib/csv.js";
 import { button, counted, fill, h, percent, sentence, unread, withoutDigests } from "../lib/dom.js";
 import { picturesAmong, prepared, preparedAll, released } from "../lib/pictures.js";
 import { state } from "../lib/state.js";
@@ -35,7 +37,7 @@ export class NextView {
     this.queue = [];
     this.keys = [];
     this.labelled = 0;
-    this.past = []; // labels that can be undone: {item, learned, before, after, right}, the versions around each
+    this.past = []; // labels that can be undone: {item, name, learned, before, after, right}, the versions around each
     this.turn = Promise.resolve(true);
     this.reading = Promise.resolve();
     this.zone = dropzone("Drop pictures that have no label yet", "A folder of hundreds is fine. They stay on this computer until you name them.", (files) => this.receive(files));
@@ -98,7 +100,7 @@ export class NextView {
   async read(pictures) {
     const bar = progress("Reading pictures");
     fill(this.place, h("section", { class: "card" }, bar.node));
-    const fresh = pictures.map(({ file }) => ({ file, row: null, done: false }));
+    const fresh = pictures.map(({ file, path }) => ({ file, path, row: null, done: false }));
     const finished = await attempt(() => this.embed(fresh, (n) => bar.set(n / fresh.length, `Looked at ${n} of ${counted(fresh.length, "picture")}`)));
     const usable = fresh.filter(({ row }) => row);
     for (const item of usable) item.drawn = usable.length >= MANY && Math.random() < 1 / EVERY;
@@ -210,13 +212,14 @@ export class NextView {
       const right = current.item.drawn && current.likeliest !== null && state.knows(name) ? current.likeliest === name : undefined;
       const found = await saving(async () => {
         const answer = await ask("POST", "classes", { body: form([this.picture], { name }) });
-        this.past.push({ item: current.item, learned: answer.learned, before, after: answer.version, right });
+        this.past.push({ item: current.item, name, learned: answer.learned, before, after: answer.version, right });
         return answer;
       });
       if (!found) return false;
       if (typed && this.name.value === name) this.name.value = ""; // not what was typed meanwhile
       if (typed && document.activeElement === this.name.input && !this.name.value) this.name.input.blur();
       current.item.done = true;
+      named(current.item.file, name);
       this.labelled += 1;
       this.since = (this.since ?? 0) + 1;
       if (this.since >= AGAIN || found.new) await attempt(() => this.order());
@@ -257,6 +260,7 @@ export class NextView {
   unlabel(from) {
     for (const { item } of this.past.splice(from).reverse()) {
       item.done = false;
+      named(item.file, null);
       this.labelled -= 1;
       this.queue.unshift({ item, label: null, likeliest: null, probability: 0, reason: "" });
     }
@@ -283,12 +287,25 @@ export class NextView {
   finish() {
     const skipped = this.pool.filter((item) => item.skipped && !item.done).length;
     fill(this.place, emptiness("next", this.labelled ? "All labelled" : "Nothing left to label", `${counted(this.labelled, "picture")} labelled${skipped ? `, ${skipped} skipped` : ""}. Pictures that it knows already are left out. ${this.measure}`,
-      button("Another batch", () => this.stop(), { kind: "main" }), linkButton("Try it", "#try", "plain", "try"), this.past.length ? button("Undo the last label", () => this.back(), { kind: "quiet", "aria-keyshortcuts": "u" }) : null));
+      button("Another batch", () => this.stop(), { kind: "main" }), this.past.length ? button("Save labels as CSV", () => this.saveLabels(), { kind: "plain", picture: "table" }) : null, linkButton("Try it", "#try", "plain", "try"), this.past.length ? button("Undo the last label", () => this.back(), { kind: "quiet", "aria-keyshortcuts": "u" }) : null));
+  }
+
+  /** What was labelled, as CSV. */
+  get labels() {
+    return csv([["name", "label"], ...this.past.map(({ item, name }) => [item.path || item.file.name, name])]);
+  }
+
+  saveLabels() {
+    save("labels.csv", this.labels);
   }
 
   /** Begin anew; a label under way is saved first. */
   stop() {
     return this.inTurn(() => {
+      if (this.past.length) {
+        const labels = this.labels;
+        say(`${counted(this.labelled, "picture")} labelled and learned.`, { action: ["Save as CSV", () => save("labels.csv", labels)] });
+      }
       [this.pool, this.queue, this.past, this.current, this.labelled] = [[], [], [], null, 0];
       fill(this.place, this.start);
       return true;

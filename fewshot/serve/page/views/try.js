@@ -3,6 +3,7 @@
 import { ask } from "../lib/api.js";
 import { sentInParts } from "../lib/batches.js";
 import { attempt, change } from "../lib/changes.js";
+import { named, nameOf } from "../lib/corrections.js";
 import { csv, save } from "../lib/csv.js";
 import { button, counted, fill, h, percent } from "../lib/dom.js";
 import { picturesAmong, preparedAll, released } from "../lib/pictures.js";
@@ -26,13 +27,18 @@ const MOST = 0.5;
 
 const SAVED = "“Say unknown” is saved with the classifier, for everyone who asks it.";
 
-/** Answers so far, for the file that is taken away. */
-export const answered = [];
+/** Answers so far, for the file that is taken away; `renew` asks for those of another version again. */
+export const answered = Object.assign([], { version: null, renew: () => {} });
 
-/** Return answers as CSV. */
-export function answersAsCsv() {
+/** Save the answers of the present version as CSV. */
+export async function saveAnswers() {
+  if (answered.version !== state.model.version) await answered.renew();
+  save("answers.csv", answersAsCsv());
+}
+
+function answersAsCsv() {
   const head = ["name", "label", "unknown", "likeliest", "probability", "set", "doubtful", "corrected", "error"];
-  return csv([head, ...answered.map(({ answer, path, corrected }) => [path || answer.name, answer.label ?? (answer.error ? "" : state.model.unknown_label ?? ""), answer.unknown && !answer.error ? "yes" : "no", answer.likeliest ?? "", answer.error ? "" : Number(answer.probability.toFixed(6)), answer.unknown ? "" : (answer.set ?? []).join(" | "), answer.doubtful ? "yes" : "no", corrected ?? "", answer.error?.message ?? ""])]);
+  return csv([head, ...answered.map(({ answer, path, picture }) => [path || answer.name, answer.label ?? (answer.error ? "" : state.model.unknown_label ?? ""), answer.unknown && !answer.error ? "yes" : "no", answer.likeliest ?? "", answer.error ? "" : Number(answer.probability.toFixed(6)), answer.unknown ? "" : (answer.set ?? []).join(" | "), answer.doubtful ? "yes" : "no", nameOf(picture.file), answer.error?.message ?? ""])]);
 }
 
 //: Kinds of answers beside the classes, which begin with another character; what is doubtful has its class, too.
@@ -61,6 +67,7 @@ export class TryView {
     this.page = PAGE;
     this.kind = ALL;
     this.coverage = "0.9";
+    answered.renew = () => this.answerAll();
     this.camera = new Camera();
     this.camera.onstart = () => this.watch();
     this.panel = new AnswerPanel({ onlearned: (item, name) => this.again(item, name), onfocus: () => this.live && this.freeze() });
@@ -199,6 +206,7 @@ export class TryView {
     }
     this.items = this.items.filter(({ answer }) => answer);
     answered.splice(0, Infinity, ...this.items);
+    answered.version = this.version;
     const isNew = !this.items.includes(this.selected);
     this.select(isNew ? this.items[0] ?? null : this.selected);
     this.drawList();
@@ -220,10 +228,10 @@ export class TryView {
     const shown = this.items.filter(({ answer }) => kindsOf(answer).includes(this.kind));
     const rest = shown.length - this.page;
     fill(this.list,
-      h("div", { class: "strip-head" }, h("h2", {}, counted(this.items.length, "answer")), button("Save as CSV", () => save("answers.csv", answersAsCsv()), { kind: "quiet", picture: "table" })),
+      h("div", { class: "strip-head" }, h("h2", {}, counted(this.items.length, "answer")), button("Save as CSV", () => attempt(saveAnswers), { kind: "quiet", picture: "table" })),
       kinds.size > 2 ? h("div", { class: "chips kinds", role: "group", "aria-label": "Show" }, [...kinds].map(([kind, { text, n }]) => h("button", { type: "button", class: "chip", "aria-pressed": String(kind === this.kind), onclick: () => this.only(kind) }, h("span", { class: "name" }, text), " ", h("span", { class: "count" }, n.toLocaleString("en"))))) : null,
       h("ul", { class: "answer-grid" }, shown.slice(0, this.page).map((item) => {
-        const node = h("button", { type: "button", class: "answer-card", "aria-pressed": String(item === this.selected), onclick: () => { this.select(item); this.panel.element.scrollIntoView({ block: "nearest" }); } }, local(item.picture, "thumb", ""), h("span", { class: "answer-card-words" }, verdict(item.answer), h("span", { class: "answer-card-foot" }, doubt(item.answer), h("span", { class: "soft file", title: item.path || null }, item.corrected ? `corrected · ${item.answer.name}` : item.answer.name))));
+        const node = h("button", { type: "button", class: "answer-card", "aria-pressed": String(item === this.selected), onclick: () => { this.select(item); this.panel.element.scrollIntoView({ block: "nearest" }); } }, local(item.picture, "thumb", ""), h("span", { class: "answer-card-words" }, verdict(item.answer), h("span", { class: "answer-card-foot" }, doubt(item.answer), h("span", { class: "soft file", title: item.path || null }, nameOf(item.picture.file) ? `corrected · ${item.answer.name}` : item.answer.name))));
         node.item = item;
         return h("li", {}, node);
       })),
@@ -269,10 +277,15 @@ export class TryView {
     fill(this.frozen, h("span", {}, "Go on"));
   }
 
-  /** After a correction: answer again. */
+  /** After a correction: answer again, what was corrected first. */
   async again(item, name) {
-    item.corrected = name;
+    if (item.picture.file) named(item.picture.file, name);
     if (!this.cameraBox.hidden) return this.watch();
+    const { coverage } = this;
+    const found = await attempt(() => predict([item.picture], { coverage }));
+    if (found) Object.assign(item, { answer: found.answers[0], notes: found.notes, coverage });
+    if (item === this.selected) this.panel.show(item);
+    if (!this.bar?.isConnected) this.drawList();
     await this.answerAll();
     return undefined;
   }
