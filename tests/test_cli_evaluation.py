@@ -1,6 +1,8 @@
 """``fewshot evaluate``, after ``fewshot train``."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -12,7 +14,6 @@ from fewshot.benchmark.result_files import read_results
 from fewshot.cli import main
 from fewshot.data.packed import write_packed
 from fewshot.embedding.checkpoint import Checkpoint
-from tests.processes import fewshot
 
 FEW = ("--episodes", "6", "--way", "5", "--val-way", "5", "--val-every", "3", "--quiet")
 
@@ -29,7 +30,9 @@ def data(tmp_path_factory):
 
 
 def test_train_writes_a_checkpoint_that_evaluate_takes(data, tmp_path, capsys):
-    trained = fewshot("train", data, "--out", tmp_path / "run", *FEW)
+    # A real process, whose command the manifest tells.
+    command = [sys.executable, "-m", "fewshot", "train", str(data), "--out", str(tmp_path / "run"), *FEW]
+    trained = subprocess.run(command, capture_output=True, text=True, check=False)
     assert trained.returncode == 0, trained.stderr
     assert "kept the weights after episode" in trained.stdout
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
