@@ -136,11 +136,43 @@ def test_labels_are_corrected_from_any_folder(made, capsys, monkeypatch):
     Path("new.csv").write_text(f"path,label\n{learned[0]},temple\n")
     assert main(["import-labels", "new.csv", "--add-to", "../here"]) == 0
     assert "learned 1 image; to go back" in capsys.readouterr().out
-    # What cannot be found from here is not written.
-    shutil.rmtree("learned")
-    assert main(["export-labels", "--model", "../here", "--format", "csv", "--out", "t.csv"]) == 2
-    assert f"{learned[0]} was learned, but is not a file here" in capsys.readouterr().err
-    assert not Path("t.csv").exists()
+
+
+@pytest.mark.parametrize("format", ["folders", "fiftyone", "label-studio"])
+def test_what_needs_files_refuses_pictures_of_the_page_and_names_the_table(made, capsys, format):
+    folder, _ = made
+    model = from_the_page(folder)
+    assert main(["export-labels", "--model", model, "--format", format, "--out", str(folder / "x.json")]) == 2
+    told = capsys.readouterr().err
+    assert f"IMG_1.JPG {'a' * 16} was learned, but is not a file here (4 of 5 images are not); work in the" in told
+    assert told.endswith("or give --format csv, which writes their names and labels\n")
+    assert not (folder / "x.json").exists()
+
+
+def test_labels_of_the_page_are_written_as_a_table_of_names(made, capsys):
+    folder, _ = made
+    table, model = folder / "t.csv", from_the_page(folder)
+    with pytest.warns(UserWarning, match="^4 of 5 images are no files here; the table has their names$"):
+        assert main(["export-labels", "--model", model, "--format", "csv", "--out", str(table)]) == 0
+    told = capsys.readouterr()
+    assert "5 images, 5 labels, 0 answers" in told.out
+    assert "import-labels" not in told.out  # which needs files
+    rows = [(row["path"], row["label"]) for row in csv.DictReader(table.read_text().splitlines())]
+    assert rows == [
+        ("learned/temple/00.png", "owl"),  # a file, as seen from the table
+        (f"IMG_1.JPG {'a' * 16}", "owl"), (f"IMG_1.JPG {'b' * 16}", "jay"),  # two of one name
+        ("IMG_2.JPG", "jay"), ("old/3.png", "owl"),
+    ]  # fmt: skip
+
+
+def from_the_page(folder):
+    """Return a classifier of a file, three pictures as the page names them, and an image that is gone."""
+    names = [f"IMG_1.JPG {'a' * 16}", f"IMG_1.JPG {'b' * 16}", f"IMG_2.JPG {'c' * 16}", "old/3.png"]
+    paths = write_photos(folder / "learned", 3, seed=6)[:5]
+    labels = ["owl", "owl", "jay", "jay", "owl"]
+    model = FewShotImageClassifier(quick_embedder()).fit(paths, labels, ids=[paths[0], *names])
+    model.save(folder / "page")
+    return str(folder / "page")
 
 
 def test_tables_in_other_folders_are_read_alike(made, capsys, monkeypatch):

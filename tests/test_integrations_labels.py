@@ -240,12 +240,25 @@ def test_labels_of_folders_and_tables_are_of_one_unicode_form(paths, tmp_path):
 def test_what_a_model_has_learned_is_exported_with_its_labels(model):
     learned = taught(model)
     assert [task.label for task in learned] == model.support_.labels.tolist()
+    assert all(task.is_file for task in learned)
     with pytest.raises(ValueError, match="support was not kept"):
         taught(
             FewShotImageClassifier(quick_embedder(), keep_support=False).fit(
                 [task.path for task in taught(model)][:2], [1, 2]
             )
         )
+
+
+def test_a_table_alone_names_what_is_no_file(paths, tmp_path):
+    model = FewShotImageClassifier(quick_embedder()).fit(paths[:2], ["owl", "jay"], ids=[f"a.jpg {'0f' * 8}", "b"])
+    learned = taught(model)
+    assert [task.is_file for task in learned] == [False, False]
+    for format in set(WRITERS) - {"csv"}:
+        with pytest.raises(ValueError, match=r"2 of 2 images are not\).* or give format='csv'"):
+            write_labels(learned, tmp_path / "x", format)
+    with pytest.warns(UserWarning, match="2 of 2 images are no files here"):
+        write_labels(learned, tmp_path / "t.csv", "csv")
+    assert (tmp_path / "t.csv").read_text() == "path,label,answer,probability\na.jpg,owl,,0.0\nb,jay,,0.0\n"
 
 
 @settings(max_examples=100, deadline=None)

@@ -73,8 +73,9 @@ def export_labels_options(export: argparse.ArgumentParser) -> None:
     """Define ``fewshot export-labels``."""
     export.description = (
         "Write images to label for other tools, with the answers of a classifier to begin with. Without IMAGES, those "
-        "that the classifier has learned, with their labels. IMAGES may be a table of fewshot suggest --csv. For Label "
-        "Studio, FILE.xml is the labelling interface to paste."
+        "that the classifier has learned, with their labels; --format csv writes the names of those that are no files "
+        "here, such as pictures taught on the page of fewshot serve. IMAGES may be a table of fewshot suggest --csv. "
+        "For Label Studio, FILE.xml is the labelling interface to paste."
     )
     export.add_argument("images", nargs="*", metavar="IMAGES", help="image files, folders of them, or tables (.csv)")
     export.add_argument("--model", metavar="DIR", help="a classifier, whose answers are pre-annotations")
@@ -124,7 +125,7 @@ def export_labels(options: argparse.Namespace) -> int:
         f"{counted(len(tasks), 'image')}, {counted(n_labels, 'label')}, {counted(n_answers, 'answer')}; "
         f"written to {options.out}",
         *(_HOW_TO_SERVE if options.format == "label-studio" else ()),
-        f"then: fewshot import-labels {back} {there}",
+        *([f"then: fewshot import-labels {back} {there}"] if all(task.is_file for task in tasks) else []),
     )
     return 0
 

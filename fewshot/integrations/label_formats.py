@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import math
 import os
+import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,13 +16,17 @@ from fewshot.errors import brief
 from fewshot.integrations.class_folders import read_class_folders, write_class_folders
 from fewshot.integrations.fiftyone import LABELS, SAMPLES, read_fiftyone, write_fiftyone
 from fewshot.integrations.label_studio import read_label_studio, write_label_studio
-from fewshot.integrations.labels import ImportedLabels, Task, gathered, read_json
+from fewshot.integrations.labels import ImportedLabels, Task, gathered, read_json, refuse_absent
 from fewshot.persistence.files import write_text
 from fewshot.utils.spreadsheet import CsvForm
+from fewshot.utils.text import counted
 from fewshot.utils.values import check_name
+from fewshot.utils.warning import warn
 
 #: A column that only tables of answers have.
 _LIKELIEST = "likeliest"
+#: What the page of ``fewshot serve`` adds to the name of a picture that it learns.
+_DIGEST = re.compile(r" [0-9a-f]{16}\b")
 LabelFormat = Literal["label-studio", "fiftyone", "csv", "folders"]
 WRITERS: dict[LabelFormat, Callable[..., None]] = {
     "label-studio": write_label_studio,
@@ -48,7 +54,13 @@ def write_labels(tasks: Sequence[Task], path: str | Path, format: LabelFormat, *
     Raises
     ------
     ValueError
-        If there are no images, or the format cannot hold one of them.
+        If there are no images, or the format cannot hold one of them: only a table holds names of images that are no
+        files, such as those taught on the page of ``fewshot serve``.
+
+    Warns
+    -----
+    UserWarning
+        If a table names images that are no files.
 
     Examples
     --------
@@ -63,6 +75,8 @@ def write_labels(tasks: Sequence[Task], path: str | Path, format: LabelFormat, *
     if not tasks:
         raise ValueError("there are no images to write; give some")
     write = WRITERS[check_name("format", format, WRITERS)]
+    if format != "csv":
+        refuse_absent(tasks, "give format='csv', which writes their names and labels")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     write(tasks, path, **settings)
 
@@ -154,20 +168,30 @@ def read_label_table(
 def write_label_table(tasks: Sequence[Task], path: str | Path, form: CsvForm | None = None) -> None:
     """Write a table ``path,label,answer,probability``; a path below the table is relative to it.
 
-    `form` is how CSV is written, for a spreadsheet or for programs.
+    An image that is no file is named as it was called when it was taught. `form` is how CSV is written, for a
+    spreadsheet or for programs.
     """
-    folder, buffer = os.path.abspath(Path(path).parent), io.StringIO(newline="")
+    buffer = io.StringIO(newline="")
     rows = (
         (
-            _beside(task.path, folder),
+            name,
             None if task.label is None else str(task.label),
             None if task.answer is None else str(task.answer),
             None if math.isnan(task.probability) else float(task.probability),
         )
-        for task in tasks
+        for task, name in zip(tasks, _names(tasks, os.path.abspath(Path(path).parent)), strict=True)
     )
     (form or CsvForm()).write(buffer, ("path", "label", "answer", "probability"), rows)
     write_text(path, buffer.getvalue())
+    if n_gone := sum(not task.is_file for task in tasks):
+        warn(f"{n_gone} of {counted(len(tasks), 'image')} are no files here; the table has their names")
+
+
+def _names(tasks: Sequence[Task], folder: str) -> list[str]:
+    """Return the paths of files as seen from a folder, and names of other images; a digest tells equal names apart."""
+    names = [_beside(task.path, folder) if task.is_file else _DIGEST.sub("", task.path) for task in tasks]
+    n_called = Counter(names)
+    return [name if task.is_file or n_called[name] == 1 else task.path for task, name in zip(tasks, names, strict=True)]
 
 
 def _beside(path: str, folder: str) -> str:

@@ -39,12 +39,15 @@ class Task:
         What a model answers; None if it was not asked, or did not know.
     probability : float
         Probability of that answer.
+    is_file : bool
+        Whether `path` is a file, rather than the name of an image that was learned from elsewhere.
     """
 
     path: str
     label: Any = None
     answer: Any = None
     probability: float = 0.0
+    is_file: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,22 +101,39 @@ def answered(model: FewShotModel, tasks: Sequence[Task]) -> list[Task]:
 
 
 def taught(model: FewShotModel) -> list[Task]:
-    """Return the kept support of a model with its labels.
+    """Return the kept support of a model with its labels; what is no file, as seen from the working directory, says so.
 
     Raises
     ------
     ValueError
-        If support was not kept, or an image is no file, as seen from the working directory.
+        If support was not kept.
     """
     if model.support_ is None:
         raise ValueError("support was not kept, so there are no labels to export; give images")
-    names = model.support_.ids
-    if gone := [name for name in names if not os.path.isfile(name)]:
+    named = zip(model.support_.ids, model.support_.labels.tolist(), strict=True)
+    return [Task(name, label, is_file=os.path.isfile(name)) for name, label in named]
+
+
+def refuse_absent(tasks: Sequence[Task], cure: str) -> None:
+    """Raise if images are no files here.
+
+    Parameters
+    ----------
+    tasks : sequence of Task
+        The images.
+    cure : str
+        The end of the sentence: what to do if they cannot be found again, as those that were taught on a page.
+
+    Raises
+    ------
+    ValueError
+        If an image is no file.
+    """
+    if gone := [task.path for task in tasks if not task.is_file]:
         raise ValueError(
-            f"{brief(gone[0])} was learned, but is not a file here ({len(gone)} of {counted(len(names), 'image')} are "
-            "not); work in the folder where they were learned, or give images"
+            f"{brief(gone[0])} was learned, but is not a file here ({len(gone)} of {counted(len(tasks), 'image')} are "
+            f"not); work in the folder where they were learned, or {cure}"
         )
-    return [Task(name, label) for name, label in zip(names, model.support_.labels.tolist(), strict=True)]
 
 
 def gathered(rows: Iterable[tuple[Sequence[str], Sequence[str], str]], *folders: Path) -> ImportedLabels:
