@@ -56,7 +56,23 @@ def pip_install(extra: str) -> str:
 
 
 def _name(image: object, index: int | None) -> str:
-    return brief(image) if index is None else f"image {index}, {brief(image)}"
+    return called(image) if index is None or hasattr(image, "place") else f"image {index}, {brief(image)}"
+
+
+def called(image: object) -> str:
+    """Return what messages call an image: of a path of a table (`TablePath`), its row too.
+
+    Examples
+    --------
+    >>> called("cat.jpg")
+    'cat.jpg'
+    """
+    place = getattr(image, "place", "")
+    return f"{place}, {brief(image)}" if place else brief(image)
+
+
+def _is_absent(reason: str) -> bool:
+    return reason.startswith("no such file")
 
 
 class FewshotError(Exception):
@@ -121,8 +137,14 @@ class ImageDecodeError(FewshotError, ValueError):
     """
 
     def __init__(self, source: object, reason: str, index: int | None = None) -> None:
-        super().__init__(f"{_name(source, index)}: {reason}")
+        where = getattr(source, "absence", "") if _is_absent(reason) else ""
+        super().__init__(f"{_name(source, index)}: {reason}{where}")
         self.source, self.reason, self.index = source, reason, index
+
+    @property
+    def can_skip(self) -> bool:
+        """Whether to go on without such images is a cure: not if most files of a table are missing."""
+        return not (_is_absent(self.reason) and getattr(self.source, "is_misplaced", False))
 
     def __reduce__(self) -> tuple[type, tuple[object, str, int | None]]:
         return type(self), (self.source, self.reason, self.index)

@@ -148,17 +148,46 @@ def test_a_missing_file_of_a_table_is_an_unreadable_image(damaged, monkeypatch, 
     with open("list.csv", "w", encoding="utf-8") as file:
         file.write("path,label\nflower/05.png,flower\ngone.png,temple\ntemple/00.png,temple\n")
     assert main(["predict", str(model), "list.csv", "--csv", "answers.csv"]) == 1
-    assert "gone.png: no such file" in capsys.readouterr().err
+    assert "list.csv, row 3, gone.png: no such file or directory\n" in capsys.readouterr().err
     with open("answers.csv", encoding="utf-8") as file:
         answers = list(csv.DictReader(file))
     assert [row["image"] for row in answers] == ["flower/05.png", "gone.png", "temple/00.png"]  # as in the table
     assert [row["label"] for row in answers] == ["flower", "", "temple"]
     for command in (["fit", "list.csv", "--out", "new", *NETWORK], ["test", str(model), "list.csv"]):
         assert main([*command, "--quiet"]) == 2
-        assert "gone.png: no such file or directory; --skip-unreadable skips such" in capsys.readouterr().err
+        told = capsys.readouterr().err
+        assert "list.csv, row 3, gone.png: no such file or directory (looked in the working directory)" in told
+        assert told.endswith("; --skip-unreadable skips such images\n")
         with pytest.warns(UserWarning, match="1 of 3 images could not be read"):
             assert main([*command, "--quiet", "--skip-unreadable"]) == 0
         capsys.readouterr()
+
+
+@pytest.mark.parametrize("command", ["fit", "test", "calibrate", "adapt", "predict", "train", "evaluate"])
+def test_a_table_beside_other_files_names_the_folder_where_its_paths_begin(damaged, tmp_path, capsys, command):
+    photographs, model = damaged
+    (tmp_path / "lists").mkdir()
+    table, out = tmp_path / "lists" / "list.csv", str(tmp_path / "out")
+    names = ("temple/00", "temple/02", "flower/05", "flower/06")
+    table.write_text("path,label\n" + "".join(f"{name}.png,{name[:6]}\n" for name in names))
+    known = commands(str(table), str(model), out) | {
+        "adapt": ["adapt", str(table), "--out", out, *NETWORK],
+        "predict": ["predict", str(model), str(table)],
+        "test": ["test", str(model), str(table)],
+    }
+    has_root = command not in ("train", "evaluate")
+    cure = "give the folder where its paths begin as --root FOLDER, or put the table there"
+    end = cure if has_root else "put the table into the folder where its paths begin"
+    looked = f"list.csv, row 2, {tmp_path}/lists/temple/00.png: no such file or directory (looked in {tmp_path}/lists"
+    for skip in ([], ["--skip-unreadable"])[: 1 if command == "predict" else 2]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of those that are skipped
+            assert main([*known[command], *skip, "--quiet"]) == (1 if command == "predict" else 2)
+        told = capsys.readouterr().err
+        assert f"{looked}, which lacks 4 of 4 files of the table); {end}\n" in told
+        assert "--skip-unreadable" not in told
+    if command in ("fit", "test", "predict"):  # the cure works
+        assert main([*known[command], "--root", str(photographs), "--quiet"]) == 0
 
 
 def test_in_python_the_error_notes_the_parameter(damaged):

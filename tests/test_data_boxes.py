@@ -118,8 +118,8 @@ def test_a_box_outside_its_picture_is_refused_when_it_is_read(street, box, messa
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("path,label,x,y,w,h\nstreet.png,red,10,20,0,30\n", "row 0: .*is empty or begins outside"),
-        ("path,label,x,y,w,h\nstreet.png,red,10,20,ten,30\n", "row 0: 10, 20, ten, 30 are not four numbers"),
+        ("path,label,x,y,w,h\nstreet.png,red,10,20,0,30\n", "row 2: .*is empty or begins outside"),
+        ("path,label,x,y,w,h\nstreet.png,red,10,20,ten,30\n", "row 2: 10, 20, ten, 30 are not four numbers"),
         ("path,label,x,y,w,h\nstreet.png,red,10,,5,30\n", "are not four numbers"),
         ("path,label,x,y,w,h\nstreet.png,red,10,nan,5,30\n", "no four finite numbers"),
         ("path,label,x,y,w,h\nstreet.png,red,-9,2,5,30\n", "is empty or begins outside"),

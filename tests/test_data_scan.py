@@ -264,7 +264,7 @@ def test_paths_of_a_frame_count_from_the_working_directory(tmp_path, monkeypatch
 def test_row_61_a_missing_file_is_found_before_anything_is_decoded(tmp_path):
     put(tmp_path, "a.png")
     data = LabeledImages.from_table(pd.DataFrame({"path": ["a.png", "gone.png"], "label": "x"}), root=tmp_path)
-    with pytest.raises(ImageDecodeError, match=r"image 1, .*gone\.png: no such file"):
+    with pytest.raises(ImageDecodeError, match=r"the table, row 1, .*gone\.png: no such file"):
         data.decoded(4, cache=tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
 

@@ -81,7 +81,7 @@ def _run(options: argparse.Namespace, words: Sequence[str]) -> int:
         return 0
     except ImageDecodeError as error:
         is_slip = error.reason.startswith("no such file") and str(error.source) in words  # which is not passed over
-        can_skip = not is_slip and not getattr(options, "skip_unreadable", True)
+        can_skip = error.can_skip and not is_slip and not getattr(options, "skip_unreadable", True)
         cure = unquoted(words) or ("; --skip-unreadable skips such images" if can_skip else "")
         return _fail(f"{error}{cure}", 2)
     except (ValueError, TypeError) as error:

@@ -74,6 +74,8 @@ def _embedded(options: argparse.Namespace) -> tuple[Learner, NDArray[Any], NDArr
     if options.skip_unreadable:
         embedder.set_params(on_error="skip")
     embedded = embedder.embed(data)
+    if len(embedded.errors) == len(data):
+        raise embedded.errors[0]
     readable = np.setdiff1d(np.arange(len(data)), [error.index for error in embedded.errors])
     network = options.checkpoint or options.backbone
     about = {

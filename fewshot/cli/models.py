@@ -20,7 +20,7 @@ from fewshot.data.opening import check_paths
 from fewshot.data.scan import list_images, list_marked
 from fewshot.data.tiles import tiles
 from fewshot.embedding.embedder import Embedder
-from fewshot.errors import ImageDecodeError
+from fewshot.errors import ImageDecodeError, called
 from fewshot.images.checked import CheckResult
 from fewshot.images.image_classifier import FewShotImageClassifier
 from fewshot.images.pages import write_answers
@@ -192,7 +192,9 @@ def predict(options: argparse.Namespace) -> int:
         if not is_piped(options):
             say(f"pictures: {options.report}")
     unreadable = [answer.error for answer in answers if answer.error is not None]
-    for told in dict.fromkeys(f"{error.source}: {error.reason}" for error in unreadable):  # once for all its tiles
+    misplaced = next((error for error in unreadable if not error.can_skip), None)  # its cure is that of all
+    lines = (str(one) if one is misplaced else f"{called(one.source)}: {one.reason}" for one in unreadable)
+    for told in dict.fromkeys(lines):  # once for all its tiles
         complain(told)
     return 1 if unreadable else 0
 

@@ -53,6 +53,9 @@ _PHRASES = {
     " of LabeledImages.from_table": "",
     "give items of one unknown kind as reject_examples": "give images of one unknown kind as --none-of-these",
 }
+#: The cure of a table whose paths begin elsewhere, and that for commands without ``--root``.
+_ELSEWHERE = "give the folder where its paths begin as root=FOLDER, or put the table there"
+_PUT_THERE = "put the table into the folder where its paths begin"
 #: ``name=value``, and names with underscores, but not inside paths, quotes and calls.
 _PARAMETER = re.compile(
     r"(?<!--set )(?<![\w/.'\"=(-])(?:(?P<name>[a-z]+(?:_[a-z]+)*)=(?P<value>'[^']*'|\"[^\"]*\"|[\w.]*\w|\.\.\.|)"
@@ -273,6 +276,8 @@ def in_flags(sentence: str) -> str:
     flags: Flags = (_OF_FIT if options.module in _AFTER_FIT else {}) | options.flags
     for phrase, translation in _PHRASES.items():
         sentence = sentence.replace(phrase, translation)
+    if "root" not in flags:
+        sentence = sentence.replace(_ELSEWHERE, _PUT_THERE)
 
     def flag(match: re.Match[str]) -> str:
         name = match["name"] or match["alone"]

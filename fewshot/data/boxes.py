@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fewshot.data.picture import Picture
+from fewshot.data.table_path import TablePath
 from fewshot.errors import ImageDecodeError, brief
 from fewshot.persistence.files import check_file
 
@@ -109,17 +110,21 @@ def has_boxes(columns: Sequence[Any]) -> bool:
     return set(COLUMNS) <= set(columns)
 
 
-def boxed(paths: Sequence[str], boxes: Mapping[str, Sequence[Any]], table: str) -> list[Any]:
+def boxed(paths: Sequence[TablePath], boxes: Mapping[str, Sequence[Any]]) -> list[Any]:
     """Return the boxes of a table as images; the whole picture where all four columns of a row are empty."""
     found: list[Any] = []
     pictures = {path: Picture(path) for path in paths}
-    for row, (path, *given) in enumerate(zip(paths, *(boxes[name] for name in COLUMNS), strict=True)):
+    for path, *given in zip(paths, *(boxes[name] for name in COLUMNS), strict=True):
         texts = ["" if value is None or value != value else str(value).strip() for value in given]
         try:
-            found.append(path if not any(texts) else BoxedImage(pictures[path], [float(text) for text in texts]))
+            if not any(texts):
+                found.append(path)
+                continue
+            found.append(BoxedImage(pictures[path], [float(text) for text in texts]))
+            found[-1].name = path.called(found[-1].name)
         except ValueError as error:
             reason = str(error) if "#" in str(error) else f"{', '.join(texts)} are not four numbers x, y, w, h"
-            raise ValueError(f"{table}, row {row}: {reason}") from None
+            raise ValueError(f"{path.place}: {reason}") from None
     return found
 
 

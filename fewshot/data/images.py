@@ -22,6 +22,7 @@ from fewshot.data.packed import TABLE, is_packed, read_packed
 from fewshot.data.preprocess import Preprocessing
 from fewshot.data.scan import read_csv, read_image_table, scan_folder, split_folders
 from fewshot.data.shown import draw_grid, first_rows, thumbnail_of
+from fewshot.data.table_path import TablePath
 from fewshot.data.unseen import warn_of_unseen
 from fewshot.data.zipped import folder_of
 from fewshot.errors import ImageDecodeError, brief
@@ -393,7 +394,8 @@ class LabeledImages:
             return LabeledImages(decode_all(self.images, preprocessing, cache, progress), self.labels)
         except ImageDecodeError as error:
             if on_error == "raise":
-                error.add_note('on_error="skip" continues without such images')
+                if error.can_skip:
+                    error.add_note('on_error="skip" continues without such images')
                 raise
         errors = find_unreadable(self.images, preprocessing, progress)
         unread = [error.index or 0 for error in errors]
@@ -567,7 +569,8 @@ def _as_sources(given: Any, images: NDArray[Any]) -> NDArray[Any]:
     if images.ndim == 1 and all(map(_is_source, given)):
         found = np.empty(len(images), object)
         for i, item in enumerate(given):
-            found[i] = str(item) if isinstance(item, (str, os.PathLike)) else item
+            is_plain = isinstance(item, (str, os.PathLike)) and not isinstance(item, TablePath)
+            found[i] = str(item) if is_plain else item
         return found
     raise TypeError(
         f"images are a {type(given).__name__} of {images.dtype}; expected one uint8 array (n, H, W) or (n, H, W, C), "

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from fewshot.data.boxes import COLUMNS, boxed, has_boxes, read_marked
 from fewshot.data.left_out import LeftOut
+from fewshot.data.table_path import table_paths
 from fewshot.errors import brief
 from fewshot.persistence.artifact import is_artifact
 from fewshot.persistence.files import check_file
@@ -180,9 +181,11 @@ def read_image_table(
         empty = np.flatnonzero(frame[column].isna() | (frame[column].astype(str).str.strip() == ""))
         if len(empty):
             raise ValueError(f"{name} has no {column} in row {frame.index[empty[0]]}; give every row both")
-    paths: list[Any] = [_inside(base, str(path), name, allow_outside, home) for path in frame[path_column]]
+    named = [str(path) for path in frame[path_column]]
+    full = [_inside(base, path, name, allow_outside, home) for path in named]
+    paths: list[Any] = list(table_paths(full, named, name, frame.index.tolist(), [base, home]))
     if has_boxes(list(frame.columns)):
-        paths = boxed(paths, {column: frame[column].tolist() for column in COLUMNS}, name)
+        paths = boxed(paths, {column: frame[column].tolist() for column in COLUMNS})
     labels = as_labels(frame[label_column], name=f"the column {label_column} of {name}", any_type=True)
     if labels.dtype.kind in "UO":  # objects may be anything that sorts
         cleaned = [clean_label(label) if isinstance(label, str) else label for label in labels.tolist()]

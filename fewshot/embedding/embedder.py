@@ -212,7 +212,8 @@ class Embedder(BaseEmbedder):
             if self.domain is not None:
                 embedded = self._mapped(embedded, self._load().fingerprint)
         except ImageDecodeError as error:
-            error.add_note('on_error="skip" continues without such images')
+            if error.can_skip:
+                error.add_note('on_error="skip" continues without such images')
             raise
         if on_error is None:
             embedded.warn()

@@ -75,7 +75,10 @@ def _domain_of(embedder: Any, X: Any, y: Any, shrinkage: float | None) -> Domain
         X = X if (opened := as_labeled(X)) is None else opened
     is_labelled = y is not None or isinstance(X, LabeledImages)
     items, labels = labelled(X, y, embedder.as_items) if is_labelled else (embedder.as_items(X), None)
-    embeddings = embedder.embed(items).embeddings
+    embedded = embedder.embed(items)
+    embeddings = embedded.embeddings
+    if embedded.errors and len(embedded.errors) == len(items):
+        raise embedded.errors[0]
     read = np.isfinite(embeddings).all(1)
     labels = None if labels is None else np.asarray(labels)[read]
     return Domain.fit(embeddings[read], labels, embedder=embedder.fingerprint, shrinkage=shrinkage)
