@@ -63,7 +63,7 @@ def export(options: argparse.Namespace) -> int:
 def _quantized(options: argparse.Namespace, model: Any) -> dict[str, Any]:
     """Return the settings of an export in 8 bits; nothing for one that is not."""
     from fewshot.cli.inputs import open_data
-    from fewshot.integrations.labels import refuse_absent, taught
+    from fewshot.integrations.labels import require_files, taught
 
     if options.quantize is None:
         for name in ("gate", "support"):
@@ -80,7 +80,7 @@ def _quantized(options: argparse.Namespace, model: Any) -> dict[str, Any]:
         support: Any = open_data(options.support, options)[0]
     else:
         tasks = taught(model)
-        refuse_absent(tasks, "give a folder of labelled images as --support")
+        require_files(tasks, "give a folder of labelled images as --support")
         support = [task.path for task in tasks], [task.label for task in tasks]
     gate, _ = open_data(options.gate, options)
     return {"quantize": options.quantize, "support": support, "gate": gate, "max_loss": options.max_loss}

@@ -24,7 +24,7 @@ from fewshot.data.scan import read_csv, read_image_table, scan_folder, split_fol
 from fewshot.data.shown import draw_grid, first_rows, thumbnail_of
 from fewshot.data.table_path import TablePath
 from fewshot.data.unseen import warn_of_unseen
-from fewshot.data.zipped import folder_of
+from fewshot.data.zipped import unpacked_folder
 from fewshot.errors import ImageDecodeError, brief
 from fewshot.utils import notebook
 from fewshot.utils.containers import is_missing
@@ -184,7 +184,7 @@ class LabeledImages:
         >>> LabeledImages.open(folder)
         LabeledImages(2 images of any size, as files, 2 classes)
         """
-        path = folder_of(source)
+        path = unpacked_folder(source)
         if os.path.isdir(path) and is_packed(path):
             return cls(*read_packed(path, split))
         if os.path.isdir(path):

@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 _TABLES = (".csv",)
 
 
-def folder_of(source: str | Path) -> Path:
+def unpacked_folder(source: str | Path) -> Path:
     """Return the folder to which a zip file is unpacked, and any other path as it is; see `unpack`."""
     path = Path(source)
     return unpack(path) if path.suffix.lower() == ".zip" and os.path.isfile(path) else path

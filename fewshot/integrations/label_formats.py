@@ -16,7 +16,7 @@ from fewshot.errors import brief
 from fewshot.integrations.class_folders import read_class_folders, write_class_folders
 from fewshot.integrations.fiftyone import LABELS, SAMPLES, read_fiftyone, write_fiftyone
 from fewshot.integrations.label_studio import read_label_studio, write_label_studio
-from fewshot.integrations.labels import ImportedLabels, Task, gathered, read_json, refuse_absent
+from fewshot.integrations.labels import ImportedLabels, Task, gathered, read_json, require_files
 from fewshot.persistence.files import write_text
 from fewshot.utils.spreadsheet import CsvForm
 from fewshot.utils.text import counted
@@ -76,7 +76,7 @@ def write_labels(tasks: Sequence[Task], path: str | Path, format: LabelFormat, *
         raise ValueError("there are no images to write; give some")
     write = WRITERS[check_name("format", format, WRITERS)]
     if format != "csv":
-        refuse_absent(tasks, "give format='csv', which writes their names and labels")
+        require_files(tasks, "give format='csv', which writes their names and labels")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     write(tasks, path, **settings)
 

@@ -114,7 +114,7 @@ def taught(model: FewShotModel) -> list[Task]:
     return [Task(name, label, is_file=os.path.isfile(name)) for name, label in named]
 
 
-def refuse_absent(tasks: Sequence[Task], cure: str) -> None:
+def require_files(tasks: Sequence[Task], cure: str) -> None:
     """Raise if images are no files here.
 
     Parameters

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fewshot.data.scan import list_images
-from fewshot.data.zipped import folder_of
+from fewshot.data.zipped import unpacked_folder
 from fewshot.errors import StoreError
 from fewshot.images.model import FewShotModel
 from fewshot.persistence.files import PARTIAL, is_special, leftovers, refuse_irregular, sync, write_text
@@ -109,7 +109,7 @@ def annotate_folder(
     if Path(out).is_dir():
         raise ValueError(f"out is {os.fspath(out)!r}, a folder; expected the name of a file, such as all.parquet")
     # Absolute paths, because workers may run in another folder or on another machine.
-    out, folder = Path(out), folder_of(folder).absolute()
+    out, folder = Path(out), unpacked_folder(folder).absolute()
     model = model if isinstance(model, RemoteModel) else str(Path(model).absolute())
     paths = list_images(folder)
     if not paths:

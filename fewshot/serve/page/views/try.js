@@ -33,6 +33,7 @@ export const answered = Object.assign([], { version: null, renew: () => {} });
 /** Save the answers of the present version as CSV. */
 export async function saveAnswers() {
   if (answered.version !== state.model.version) await answered.renew();
+  if (answered.version !== state.model.version) throw new Error("The answers are not of the present version yet; save them again in a moment.");
   save("answers.csv", answersAsCsv());
 }
 
@@ -206,7 +207,7 @@ export class TryView {
     }
     this.items = this.items.filter(({ answer }) => answer);
     answered.splice(0, Infinity, ...this.items);
-    answered.version = this.version;
+    answered.version = found ? this.version : null;
     const isNew = !this.items.includes(this.selected);
     this.select(isNew ? this.items[0] ?? null : this.selected);
     this.drawList();
