@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fewshot import FaissStore, Record
 from fewshot.retrieval.stores import columns as module
 from fewshot.retrieval.stores.base import similarities
-from fewshot.retrieval.stores.records import Range, check_where, token, tokens
+from fewshot.retrieval.stores.records import COMPARISONS, Range, check_where, token, tokens
 from fewshot.search.similarity import METRICS
 
 WORDS = ["a", "1", "", "caf\u00e9", "cafe\u0301", True, False, None]
@@ -87,6 +87,15 @@ def test_filters_find_what_looking_at_each_record_finds(data, metric, d, scale, 
         queries = np.float32(np.clip((rng.integers(-1, 2, (2, d)) + shift) * scale, -1e15, 1e15))
         for where in data.draw(st.lists(WHERE, min_size=1, max_size=3)):
             check(store, list(kept.values()), queries, data.draw(st.integers(1, 12)), where)
+
+
+@pytest.mark.parametrize("value", [2**53, 2**53 + 1, 2**62, -(2**53) - 1])
+def test_integers_that_float64_rounds_are_on_their_side_of_a_bound(value):
+    store = FaissStore("dot", "f", 1)
+    store.add([Record("a", [1], "x", {"p": value})])
+    for sign, bound in ((">", 2**53), ("<=", 2**53), ("<", -(2**53)), (">=", -(2**53))):
+        found = store.search_one([1], 1, {"p": {sign: bound}})
+        assert bool(found) == COMPARISONS[sign](value, bound)
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewshot.retrieval.stores.base import Vectors, similarities
-from fewshot.retrieval.stores.records import COMPARISONS, Conditions, Range, Record, token
+from fewshot.retrieval.stores.records import COMPARISONS, LARGEST_BOUND, Conditions, Range, Record, token
 from fewshot.search.state import State
 from fewshot.utils.isolation import isolated
 from fewshot.utils.locks import one_at_a_time
 
 #: Records compared at a time.
 PART = 16384
-#: Integers beyond this are all larger than any bound, see `LARGEST_BOUND`; float64 holds it exactly.
-_BEYOND = 2**53 + 2
+#: Stands for integers beyond any bound, some of which float64 would round to one.
+_BEYOND = 2.0 * LARGEST_BOUND
 #: Relative rounding errors of float32 and float64, and the least normal number of float32, below which it may be zero.
 _U32, _U64, _TINY = 2.0**-24, 2.0**-53, 2.0**-126
 
@@ -189,4 +189,6 @@ def _as_float(value: object) -> float:
     """Return a number for comparisons with bounds; NaN for anything else."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return np.nan
-    return float(max(min(value, _BEYOND), -_BEYOND) if isinstance(value, int) else value)
+    if isinstance(value, int) and abs(value) > LARGEST_BOUND:
+        return _BEYOND if value > 0 else -_BEYOND
+    return float(value)
