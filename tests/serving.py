@@ -88,10 +88,10 @@ def process(folder, *options, within=()):
 #: Loads once what a service needs, then forks one for each line of options: to load takes longer than to serve.
 NURSERY = """
 import json, os, sys
+import faiss, timm
 import fewshot.serve.process
-from fewshot import Embedder
+from fewshot import *
 from fewshot.cli import main
-Embedder("conv4", weights="random", img_size=32)
 for line in sys.stdin:
     pid = os.fork()
     if not pid:

@@ -381,6 +381,7 @@ class FirstImage(Learner):
 '''
 
 
+@pytest.mark.slow
 def test_a_plug_in_is_found_on_the_command_line_and_in_its_processes_which_give_the_same_table(tmp_path):
     (tmp_path / "mine.py").write_text(PLUGIN)
     grid = written(tmp_path, 5, [0], ("first-image", "linear-probe"))

@@ -161,7 +161,7 @@ def test_files_without_accuracies_are_left_out_of_folders_and_refused_by_name(tm
         write_site(tmp_path / "site", [folder / "gone.json"])
 
 
-@pytest.mark.parametrize("screen", ["phone", "desktop"])
+@pytest.mark.parametrize("screen", ["phone", pytest.param("desktop", marks=pytest.mark.slow)])
 def test_a_reader_narrows_all_tables_at_once(run, tmp_path, screen):
     folder, row = run
     site = write_site(tmp_path / "site", [folder, others(tmp_path / "others.json", row, QUOTED)])

@@ -98,7 +98,9 @@ def test_every_kind_of_episode_and_the_page(data, tmp_path, capsys):
     assert len({line.split(",")[1] for line in logs}) == 4
 
 
-@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("signum", "status"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)]
+)
 def test_a_signal_stops_in_order_and_resume_continues(signum, status, data, tmp_path, capsys):
     run = tmp_path / "run"
     command = ["train", str(data), "--out", str(run), *FEW, "--episodes", "4000"]

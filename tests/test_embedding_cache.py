@@ -149,6 +149,7 @@ def put(folder, start):
         cache.put({i.to_bytes(4, "big"): (np.full(3, i, np.float32), b"")})
 
 
+@pytest.mark.slow
 def test_processes_share_it(tmp_path):
     context = multiprocessing.get_context("spawn")
     processes = [context.Process(target=put, args=(tmp_path, 50 * i)) for i in range(2)]
@@ -171,7 +172,7 @@ def put_together(folder, start, barrier):
 
 def test_processes_that_make_it_at_once_lose_nothing(tmp_path):
     context = multiprocessing.get_context("fork")
-    for n in range(20):  # a fifth of them lost an embedding when none tried again
+    for n in range(8):  # a fifth of them lost an embedding when none tried again
         barrier = context.Barrier(4)
         processes = [context.Process(target=put_together, args=(tmp_path / str(n), 5 * i, barrier)) for i in range(4)]
         for process in processes:

@@ -95,6 +95,7 @@ print("unchanged")
 """
 
 
+@pytest.mark.slow
 def test_nothing_of_the_host_program_is_changed(tmp_path):
     command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)

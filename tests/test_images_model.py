@@ -208,6 +208,7 @@ def test_a_clone_is_not_fitted_and_a_copy_is_on_its_own(model):
     assert len(model.support_) == 8
 
 
+@pytest.mark.slow
 def test_a_pickle_answers_the_same_in_another_process(model, tmp_path):
     queries = write_photos(tmp_path / "queries", 2, seed=1)
     (tmp_path / "model.pickle").write_bytes(pickle.dumps(model))

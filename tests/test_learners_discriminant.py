@@ -51,7 +51,7 @@ def test_twenty_images_to_one_cost_little():
     data = glyphs("val", seed=0)
     x, rng, change = pixels(data), np.random.default_rng(0), []
     classes = np.array([c for c in np.unique(data.labels) if (data.labels == c).sum() >= 16])
-    for _ in range(20):
+    for _ in range(8):
         chosen = rng.choice(classes, 12, replace=False)
         rows = {c: rng.permutation(np.flatnonzero(data.labels == c)) for c in chosen}
         queries = np.concatenate([r[12:] for r in rows.values()])

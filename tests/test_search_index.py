@@ -213,6 +213,7 @@ def test_bad_input_is_named_and_nothing_is_lost(use, error, match):
     assert index.search(KEYS[:3])[0].tolist() == [[0], [1], [2]]
 
 
+@pytest.mark.slow
 def test_a_wrong_length_is_refused_also_where_assertions_are_off():
     code = (
         "import numpy as np; from fewshot import PrototypeIndex\n"

@@ -242,7 +242,8 @@ print(private() - before)
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="reads what Linux counts")
-@pytest.mark.parametrize("kind", ["ivf", pytest.param("hnsw", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["ivf", "hnsw"])
 def test_keys_and_graphs_are_mapped_and_lists_are_small(kind, tmp_path):
     """Four more openings of 10 MB of keys, with 11 MB of a graph or 1 MB of lists, take little memory of their own."""
     index = PrototypeIndex(index=kind).add(RNG.normal(size=(40_000, 64)).astype(np.float32))

@@ -202,7 +202,8 @@ def heaps(number):
 
 
 @pytest.mark.skipif(malloc._mallopt() is None, reason="the C library is not glibc")
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
 def test_the_threads_of_a_process_share_a_heap(workers, tmp_path):
     """Whichever library starts a thread first; otherwise embedding takes twice as long, by chance."""
     with process(tmp_path / "model", "--workers", str(workers), *QUICK) as found:

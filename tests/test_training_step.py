@@ -175,6 +175,7 @@ class Broken(nn.Module):
         raise RuntimeError("something else")
 
 
+@pytest.mark.slow
 def test_a_network_that_cannot_be_compiled_is_said_in_a_sentence(monkeypatch):
     monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("/no/compiler",))
     torch._dynamo.reset()

@@ -125,6 +125,7 @@ def forget():
     Carried._arrived.clear()
 
 
+@pytest.mark.slow
 def test_a_script_with_names_of_its_own_uses_several_processes_also_for_a_grid(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     run = subprocess.run([sys.executable, str(tmp_path / "script.py")], capture_output=True, text=True, check=False)

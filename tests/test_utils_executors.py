@@ -23,7 +23,9 @@ def divide_or_die(a, b):
 TASKS = [(8.0, 2), (1.0, 0), (9.0, 3), (10.0, 5)]
 
 
-@pytest.mark.parametrize("executor", [Serial(), Joblib(2)], ids=["serial", "joblib"])
+@pytest.mark.parametrize(
+    "executor", [Serial(), pytest.param(Joblib(2), marks=pytest.mark.slow)], ids=["serial", "joblib"]
+)
 def test_a_task_that_fails_is_told_with_its_error_and_the_others_have_results(executor):
     found = dict(executor.map(divide, TASKS))
     assert isinstance(found[1], Failure)
