@@ -79,7 +79,7 @@ def test_small_objects_are_measured_beside_large_ones(tmp_path):
 
 @pytest.mark.slow
 def test_the_index_is_measured_beside_the_others(tmp_path):
-    found = run_alone("index.py", tmp_path / "index", "--sizes", "50", "2000")
+    found = run_alone("index.py", tmp_path / "index", "--sizes", "2000")
     rows = {(row["what"], row["keys"]): row for row in found["rows"]}
     assert {name for name, _ in rows} >= {"PrototypeIndex", "numpy", "FAISS flat", "scikit-learn"}
     assert all(row["recall@1"] > 0.99 for row in rows.values())
@@ -153,7 +153,7 @@ def test_learning_class_by_class_is_measured_and_agrees_with_one_fit(tmp_path):
 
 @pytest.mark.slow
 def test_the_open_world_is_measured_by_score_and_promise_and_calibration_by_its_error(tmp_path):
-    found = run_alone("open_world.py", tmp_path / "open_world", "--draws", "2")
+    found = run_alone("open_world.py", tmp_path / "open_world", "--draws", "1")
     assert {cell["data"] for cell in found["scores"]} == {"glyphs", "digits"}
     for cell in found["scores"]:
         assert all(0 <= value <= 100 for name in ("nearest prototype", "familiarity") for value in cell[name])
