@@ -111,13 +111,18 @@ print(*({"torch", "timm", "sklearn", "pandas", "scipy"} & set(sys.modules)))
 """
 
 
-def test_showing_and_editing_load_neither_torch_nor_the_network(made):
+def test_showing_editing_and_exchanging_labels_load_neither_torch_nor_the_network(made, tmp_path):
     one, _, paths = made
+    folder = tmp_path / "photos"
     commands = [
         f"show {one}", f"rename {one} temple église", f"remove {one} flower", f"calibrate {one} --clear",
         f"remove {one} église --images {paths[2]}", f"history {one}", f"undo {one}", f"history {one} --clear",
+        f"export-labels {folder} --format folders --out {tmp_path}/labelled",
+        f"import-labels {folder} --out {tmp_path}/labels.csv",
     ]  # fmt: skip
     ran = subprocess.run([sys.executable, "-c", LIGHT, ";".join(commands)], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.splitlines()[-1] == ""
+    assert len(list((tmp_path / "labelled").rglob("*.png"))) == 6
+    assert len((tmp_path / "labels.csv").read_text().splitlines()) == 7
     assert counts(one) == {"église": 2}  # the image that was removed has come back

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fewshot import FewShotImageClassifier, LabeledImages
+from fewshot import FewShotImageClassifier, LabeledImages, cli
 from fewshot.cli import main
 from fewshot.errors import ImageDecodeError
 from tests.photographs import write_photos
@@ -254,3 +254,47 @@ def test_a_table_names_images_elsewhere_if_the_root_allows_it(tmp_path, monkeypa
         assert capsys.readouterr().err == told
         assert main([*command, "--split", "train"]) == 2
         assert "--split chooses among labelled images, and these have no labels" in capsys.readouterr().err
+
+
+LABELLED = "gone does not exist; expected a folder of class folders, or a table path,label,split"
+IMAGES = "gone: no such file or directory"
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("fit gone --out new", LABELLED),
+        ("fit photos --none-of-these gone --out new", IMAGES),
+        ("test model gone", LABELLED),
+        ("test model gone.csv", "gone.csv does not exist; expected a CSV file"),
+        ("predict model gone", IMAGES),
+        ("predict model photos gone", IMAGES),
+        ("predict model photos --coverage 0.9 --held-out gone", LABELLED),
+        ("add model owl gone", IMAGES),
+        ("calibrate model gone", LABELLED),
+        ("calibrate model --none-of-these gone", IMAGES),
+        ("suggest gone", IMAGES),
+        ("suggest model gone", IMAGES),
+        ("annotate gone --model model --out new.csv", IMAGES),
+        ("search table gone --model model", IMAGES),
+        ("export-labels gone --format csv --out new.csv", IMAGES),
+        ("adapt gone --out new.safetensors", LABELLED),
+        ("adapt gone --unlabelled --out new.safetensors", IMAGES),
+        ("train gone --out new", LABELLED),
+        ("evaluate gone", LABELLED),
+        ("evaluate gone.zip", LABELLED.replace("gone", "gone.zip")),
+    ],
+)
+def test_a_mistyped_name_is_refused_before_torch_is_loaded_as_it_would_be_after(
+    command, told, damaged, monkeypatch, capsys
+):
+    monkeypatch.chdir(damaged[0].parent)
+    capsys.readouterr()
+    with monkeypatch.context() as early:
+        early.setattr(cli, "import_module", lambda name: pytest.fail(f"{name} is loaded"))
+        assert main(command.split()) == 2
+    assert capsys.readouterr().err == f"fewshot: {told}\n"
+    if command.split()[0] not in ("annotate", "search"):  # of which the first speaks of folders, and there is no table
+        monkeypatch.setattr(cli, "_refuse_absent", lambda options: None)
+        assert main([*command.split(), "--quiet"]) == 2
+        assert capsys.readouterr().err.endswith(f"fewshot: {told}\n")

@@ -46,7 +46,7 @@ def test_mistakes_are_reported(made, tmp_path, capsys):
     assert main(annotate) == 2
     assert "are about CSV; leave them out, or write to" in capsys.readouterr().err
     (tmp_path / "archive.csv").touch()
-    assert main(["search", str(tmp_path / "archive.csv"), "x.png", "--model", "model"]) == 2
+    assert main(["search", str(tmp_path / "archive.csv"), str(tmp_path / "photos"), "--model", "model"]) == 2
     assert "archive.csv is CSV, which holds no vectors to search; make a table that does" in capsys.readouterr().err
     (tmp_path / "bad.png").write_bytes(b"no image")
     capsys.readouterr()

@@ -295,7 +295,7 @@ def test_the_commands_annotate_and_search(folder, model, tmp_path, monkeypatch, 
     assert main(["search", "all.parquet", query, "--model", "model", "-k", "9", *filters, "--json", "-"]) == 0
     assert {row["label"] for row in json.loads(capsys.readouterr().out)} == {"flower"}
     for line, status, message in (
-        ("annotate nowhere --model model --out x.parquet", 2, "nowhere does not exist"),
+        ("annotate nowhere --model model --out x.parquet", 2, "nowhere: no such file or directory"),
         ("annotate photos --model nowhere --out x.parquet", 2, "nowhere is not a saved classifier"),
         (f"search none.parquet {query} --model model", 2, "none.parquet does not exist"),
         (f"search all.parquet {query} --model model --where label", 2, "expected NAME=VALUE"),

@@ -31,6 +31,9 @@ _LIMIT = "FEWSHOT_MAX_PIXELS"
 _BY_MODEL = ("annotate", "search", "export-labels")
 #: Where folders of images are given.
 _OF_IMAGES = ("folder", "data", "images", "none_of_these", "held_out")
+_LABELLED = ("folder", "data", "held_out")
+#: Commands that take a folder of images without labels.
+_UNLABELLED = ("annotate", "suggest")
 #: Longest message, in characters; longer ones are shortened.
 _LONGEST = 4000
 
@@ -120,13 +123,27 @@ def _unpacked(given: str) -> str:
 
 
 def _refuse_absent(options: argparse.Namespace) -> None:
-    """Raise if there is no folder where a classifier is named; torch would take seconds to import before."""
+    """Raise if the classifier or the images are not there; a command would import torch first, which takes seconds."""
+    if options.command in ("serve", "remove", "data"):  # may begin a new one; names what was learned; loads no torch
+        return
     named = "model" if options.command in _BY_MODEL else "dir"
-    given = getattr(options, named, None)
-    if isinstance(given, str) and options.command != "serve":  # which may begin a new one
-        from fewshot.persistence.artifact import refuse_absent
+    classifier = getattr(options, named, None)
+    if isinstance(classifier, str):
+        from fewshot.persistence.artifact import is_artifact, refuse_absent
 
-        refuse_absent(given, "classifier")
+        refuse_absent(classifier, "classifier")
+        if not is_artifact(classifier):  # which is told first
+            return
+    if getattr(options, "server", None) is not None:  # whose address and options are told first
+        return
+    for name in _OF_IMAGES:
+        given = getattr(options, name, None)
+        absent = [one for one in ([given] if isinstance(given, str) else given or []) if not os.path.lexists(one)]
+        if absent:
+            from fewshot.cli.inputs import refuse_absent_images
+
+            is_labelled = name in _LABELLED and options.command not in _UNLABELLED
+            refuse_absent_images(absent, is_labelled and not getattr(options, "unlabelled", False))
 
 
 @contextmanager

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fewshot.cli.inputs import open_data, refuse_of_labelled
-from fewshot.cli.models import list_paths, make_embedder
+from fewshot.cli.inputs import list_paths, open_data, refuse_of_labelled
+from fewshot.cli.models import make_embedder
 from fewshot.cli.tables import finish
 from fewshot.images.adapt import adapt as adapt_embedder
 from fewshot.utils.text import counted

@@ -1,4 +1,4 @@
-"""Input of commands: labelled images, or a split of them."""
+"""Input of commands: labelled images, a split of them, and image files. Nothing here loads torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from typing import Any
 
 from fewshot.cli.terminal import quoted, say
 from fewshot.data.images import LabeledImages, list_splits
+from fewshot.data.opening import check_paths
 from fewshot.data.packed import is_packed
+from fewshot.data.scan import list_images, list_marked
+from fewshot.errors import ImageDecodeError
+from fewshot.persistence.artifact import is_artifact
 from fewshot.utils.labels import label_of_text, unknown_mark
 from fewshot.utils.text import counted, fold
 
@@ -60,6 +64,36 @@ def _opened(source: str, split: str | None, options: argparse.Namespace) -> Labe
             f"{source} is a folder, and --path-column, --label-column and --root are about tables; leave them out"
         )
     return LabeledImages.from_table(source, split=split, **given)
+
+
+def _images_in(name: str, root: str | None) -> list[Any]:
+    if Path(name).is_dir():
+        return list_images(name)
+    return list_marked(name, root) if Path(name).suffix.lower() in (".csv", ".json") else [name]
+
+
+def list_paths(given: list[str], skip_unreadable: bool = False, root: str | None = None) -> list[Any]:
+    """Return the given image files, and the images in given folders, tables (of paths below `root`) and files of boxes.
+
+    Raise for a file that is given and missing, which is a slip. One that a table names is treated like a damaged image.
+    """
+    found = [_images_in(name, root) for name in given]
+    paths = [path for images in found for path in images]
+    if not paths:
+        state = "is a saved classifier" if is_artifact(given[0]) else "holds no image"
+        raise ValueError(f"{given[0]} {state}; give image files, or folders or .zip archives of them")
+    for error in check_paths([name for name, images in zip(given, found, strict=True) if images == [name]]):
+        if not (skip_unreadable and Path(str(error.source)).exists()):
+            raise ImageDecodeError(error.source, error.reason)
+    return paths
+
+
+def refuse_absent_images(absent: list[str], is_labelled: bool) -> None:
+    """Raise as a command would that opens images of these names, which are not there."""
+    if not is_labelled:
+        list_paths(absent)
+    elif not absent[0].lower().endswith(".npz"):  # embeddings, of which the error says how to make them
+        LabeledImages.open(absent[0])
 
 
 def refuse_of_labelled(options: argparse.Namespace, given: list[str]) -> None:

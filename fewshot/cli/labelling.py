@@ -30,7 +30,8 @@ def suggest_options(suggest: argparse.ArgumentParser) -> None:
 
 def suggest(options: argparse.Namespace) -> int:
     """Choose the images to label next; those that cannot be read are left out, with a warning."""
-    from fewshot.cli.models import list_paths, load, make_embedder
+    from fewshot.cli.inputs import list_paths
+    from fewshot.cli.models import load, make_embedder
     from fewshot.cli.tables import filled, give, without_same
     from fewshot.cli.terminal import is_piped, say
     from fewshot.images.image_classifier import FewShotImageClassifier
@@ -95,7 +96,6 @@ def export_labels(options: argparse.Namespace) -> int:
     """Write images with labels and answers."""
     from fewshot.cli.tables import csv_form, finish
     from fewshot.cli.terminal import typed
-    from fewshot.images.image_classifier import FewShotImageClassifier
     from fewshot.integrations.label_formats import write_labels
     from fewshot.integrations.labels import answered, taught
     from fewshot.utils.text import counted
@@ -107,6 +107,8 @@ def export_labels(options: argparse.Namespace) -> int:
         raise ValueError("there is nothing to export; give IMAGES, or a classifier with --model")
     tasks = _tasks(options.images)
     if options.model is not None:
+        from fewshot.images.image_classifier import FewShotImageClassifier  # loads torch
+
         model = FewShotImageClassifier.load(options.model, device=options.device)
         model.embedder_.set_params(progress=not options.quiet)
         tasks = answered(model, tasks) if options.images else taught(model)
@@ -142,7 +144,7 @@ _HOW_TO_SERVE = (
 
 def _tasks(images: list[str]) -> list[Any]:
     """Return the images of files, folders and tables, with the labels that tables have."""
-    from fewshot.cli.models import list_paths
+    from fewshot.cli.inputs import list_paths
     from fewshot.data.scan import read_csv
     from fewshot.integrations.label_formats import read_label_table
     from fewshot.integrations.labels import Task
@@ -244,10 +246,12 @@ def _field(options: argparse.Namespace) -> str | None:
 
 def _added_to(options: argparse.Namespace) -> Any:
     """Return the classifier of --add-to, or None."""
-    from fewshot.cli.models import load
-
     options.dir, options.unknown_label = options.add_to, None
-    return None if options.dir is None else load(options)
+    if options.dir is None:
+        return None
+    from fewshot.cli.models import load  # loads torch
+
+    return load(options)
 
 
 def _unknown(model: Any) -> str:

@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fewshot.classifiers.reject_rule import LOOKS_LIKE_A_RATE
-from fewshot.cli.inputs import as_label, beside, open_data, refuse_of_labelled, take_unknown_label
+from fewshot.cli.inputs import as_label, beside, list_paths, open_data, refuse_of_labelled, take_unknown_label
 from fewshot.cli.tables import finish, give, without_same
 from fewshot.cli.terminal import complain, is_piped, plugged, quoted, say, typed, way_back
 from fewshot.data.images import list_splits
-from fewshot.data.opening import check_paths
-from fewshot.data.scan import list_images, list_marked
 from fewshot.data.tiles import tiles
 from fewshot.embedding.embedder import Embedder
 from fewshot.errors import ImageDecodeError, called
@@ -284,25 +282,3 @@ def refuse_existing(options: argparse.Namespace) -> None:
         raise ValueError(f"{options.out} already holds a classifier; replace it with --force, or choose another --out")
     if options.out is not None:
         refuse_others(options.out, "classifier")
-
-
-def _images_in(name: str, root: str | None) -> list[Any]:
-    if Path(name).is_dir():
-        return list_images(name)
-    return list_marked(name, root) if Path(name).suffix.lower() in (".csv", ".json") else [name]
-
-
-def list_paths(given: list[str], skip_unreadable: bool = False, root: str | None = None) -> list[Any]:
-    """Return the given image files, and the images in given folders, tables (of paths below `root`) and files of boxes.
-
-    Raise for a file that is given and missing, which is a slip. One that a table names is treated like a damaged image.
-    """
-    found = [_images_in(name, root) for name in given]
-    paths = [path for images in found for path in images]
-    if not paths:
-        state = "is a saved classifier" if is_artifact(given[0]) else "holds no image"
-        raise ValueError(f"{given[0]} {state}; give image files, or folders or .zip archives of them")
-    for error in check_paths([name for name, images in zip(given, found, strict=True) if images == [name]]):
-        if not (skip_unreadable and Path(str(error.source)).exists()):
-            raise ImageDecodeError(error.source, error.reason)
-    return paths

@@ -11,8 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from fewshot.cli.inputs import as_label
-from fewshot.cli.models import list_paths
+from fewshot.cli.inputs import as_label, list_paths
 from fewshot.cli.serving import read_token
 from fewshot.cli.tables import csv_form, finish, give
 from fewshot.cli.terminal import complain

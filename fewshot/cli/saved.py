@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from fewshot.cli.inputs import as_label, beside, take_unknown_label
+from fewshot.cli.inputs import as_label, beside, list_paths, take_unknown_label
 from fewshot.cli.tables import as_facts, finish, give
 from fewshot.cli.terminal import is_piped, put, quoted, say, terminal_width, typed, way_back
 from fewshot.images.history import read_history
@@ -98,7 +98,7 @@ def _remove_images(options: argparse.Namespace) -> int:
             before = int(model.n_support_.sum())
             model.remove_support(images, label=label)
     else:
-        from fewshot.cli.models import changing, list_paths, load
+        from fewshot.cli.models import changing, load
 
         loaded, paths = load(options), list_paths(images)
         prepared = loaded.prepare(paths, [label] * len(paths), then="remove")

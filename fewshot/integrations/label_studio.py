@@ -10,16 +10,18 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
 
 from fewshot.errors import brief
-from fewshot.images.model import FewShotModel
 from fewshot.integrations.labels import LOCAL, Finder, ImportedLabels, Task, answered, as_list, as_mapping, gathered
 from fewshot.persistence.files import write_text
 from fewshot.utils.text import as_unicode, listed
+
+if TYPE_CHECKING:  # it loads torch
+    from fewshot.images.model import FewShotModel
 
 #: Names of the control, the image and its field in the data of a task.
 CONTROL, IMAGE, FIELD = "choice", "image", "image"

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
@@ -15,9 +15,11 @@ import numpy as np
 from fewshot.data.images import LabeledImages
 from fewshot.data.scan import clean_label, list_images
 from fewshot.errors import brief
-from fewshot.images.model import FewShotModel
 from fewshot.persistence.files import check_file
 from fewshot.utils.text import counted, listed
+
+if TYPE_CHECKING:  # it loads torch
+    from fewshot.images.model import FewShotModel
 
 #: Beginnings of addresses that name no file of this machine.
 _REMOTE = ("http://", "https://", "s3://", "gs://", "azure-blob://", "data:")
