@@ -71,3 +71,22 @@ def test_the_name_of_a_link_or_a_pipe_says_nothing_of_its_content(tmp_path):
     os.mkfifo(tmp_path / "pipe.csv")
     for name in ("link.csv", "pipe.csv"):
         check_suffix(tmp_path / name, "JSON")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "fit labels.XLSX --out new",
+        "fit labels.XLSX --out new --path-column image",
+        "evaluate labels.XLSX",
+        "adapt labels.XLSX --unlabelled --out new.safetensors",
+        "import-labels labels.XLSX --out new.csv",
+        "export-labels labels.XLSX --format csv --out new.csv",
+    ],
+)
+def test_a_spreadsheet_is_to_be_saved_as_csv(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "labels.XLSX").write_bytes(b"PK\x03\x04")
+    assert main(command.split()) == 2
+    told = "is a spreadsheet; in Excel and the like, save it as CSV UTF-8, and give that file"
+    assert capsys.readouterr().err.splitlines()[-1] == f"fewshot: labels.XLSX {told}"

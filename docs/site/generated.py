@@ -189,15 +189,12 @@ def command_pages() -> Pages:
 
 
 def command_page(name: str, parser: Any) -> str:
-    """Return the usage of a command and its options, group by group."""
+    """Return the usage of a command, its options by purpose, and an example."""
     text = f"# fewshot {name}\n\n{parser.description}\n\n```text\n{parser.format_usage().strip()}\n```\n"
-    for group in parser._action_groups:
-        actions = [action for action in group._group_actions if action.help != "==SUPPRESS=="]
-        if actions:
-            text += f"\n## {group.title.capitalize()}\n\n"
-            text += f"{group.description}\n\n" if group.description else ""
-            text += "\n".join(option(parser, action) for action in actions)
-    return text + (f"\n```text\n{parser.epilog.strip()}\n```\n" if parser.epilog else "")
+    for purpose, actions in parser.sections().items():
+        text += f"\n## {purpose.capitalize()}\n\n" + "\n".join(option(parser, action) for action in actions)
+    text += f"\n```text\n{parser.epilog.strip()}\n```\n" if parser.epilog else ""
+    return f"{text}\n## Example\n\n```sh\n{cli.commands.COMMANDS[name].example}\n```\n"
 
 
 def option(parser: Any, action: Any) -> str:

@@ -15,6 +15,7 @@ from fewshot.data.packed import is_packed
 from fewshot.data.scan import list_images, list_marked
 from fewshot.errors import ImageDecodeError
 from fewshot.persistence.artifact import is_artifact
+from fewshot.persistence.suffixes import refuse_spreadsheet
 from fewshot.utils.labels import label_of_text, unknown_mark
 from fewshot.utils.text import counted, fold
 
@@ -69,6 +70,7 @@ def _opened(source: str, split: str | None, options: argparse.Namespace) -> Labe
 def _images_in(name: str, root: str | None) -> list[Any]:
     if Path(name).is_dir():
         return list_images(name)
+    refuse_spreadsheet(name)
     return list_marked(name, root) if Path(name).suffix.lower() in (".csv", ".json") else [name]
 
 

@@ -128,17 +128,21 @@ class CommandParser(Parser):
                 flags[action.dest] = (action.option_strings[-1], action.nargs != 0)
         self.set_defaults(module=command.module, flags=flags)
 
-    def format_help(self) -> str:
-        """Return the help, the options by purpose, with an example."""
-        shown = self._get_formatter()
-        shown.add_usage(self.usage, self._actions, self._mutually_exclusive_groups)
-        shown.add_text(self.description)
+    def sections(self) -> dict[str, list[argparse.Action]]:
+        """Return the arguments, and the options by purpose, under their titles."""
         flags = {action.option_strings[-1]: action for action in self._actions if action.option_strings}
         sections = {"arguments": [action for action in self._actions if not action.option_strings]}
         sections[OWN] = [action for flag, action in flags.items() if purpose_of(flag) == OWN]
         for purpose, known in PURPOSES.items():
             sections[purpose] = [flags[flag] for flag in known if flag in flags]
-        for title, actions in sections.items():
+        return {title: actions for title, actions in sections.items() if actions}
+
+    def format_help(self) -> str:
+        """Return the help, the options by purpose, with an example."""
+        shown = self._get_formatter()
+        shown.add_usage(self.usage, self._actions, self._mutually_exclusive_groups)
+        shown.add_text(self.description)
+        for title, actions in self.sections().items():
             shown.start_section(title)
             shown.add_arguments(actions)
             shown.end_section()

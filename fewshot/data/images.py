@@ -26,6 +26,7 @@ from fewshot.data.table_path import TablePath
 from fewshot.data.unseen import warn_of_unseen
 from fewshot.data.zipped import unpacked_folder
 from fewshot.errors import ImageDecodeError, brief
+from fewshot.persistence.suffixes import refuse_spreadsheet
 from fewshot.utils import notebook
 from fewshot.utils.containers import is_missing
 from fewshot.utils.labels import as_labels, in_known_forms
@@ -193,6 +194,7 @@ class LabeledImages:
             return cls.from_table(path, split=split)
         if path.suffix.lower() == ".json" and split is None:
             return cls(*read_marked(path))
+        refuse_spreadsheet(path)
         what = "does not exist" if not os.path.exists(path) else "is not a .csv table"
         expected = "a folder of class folders, or a table path,label,split"
         if path.suffix.lower() in (".npy", ".npz", ".pt", ".pkl", ".parquet"):

@@ -20,6 +20,7 @@ from fewshot.data.table_path import table_paths
 from fewshot.errors import brief
 from fewshot.persistence.artifact import is_artifact
 from fewshot.persistence.files import check_file
+from fewshot.persistence.suffixes import refuse_spreadsheet
 from fewshot.utils.labels import as_labels
 from fewshot.utils.spreadsheet import unguarded
 from fewshot.utils.text import counted, fold, listed
@@ -251,6 +252,7 @@ def read_csv(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     check_file(path, "a CSV file")
+    refuse_spreadsheet(path)
     encoding, is_marked = _encoding(path)
     separator, n_blank = _beginning(path, encoding)
     try:

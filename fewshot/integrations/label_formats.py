@@ -18,6 +18,7 @@ from fewshot.integrations.fiftyone import LABELS, SAMPLES, read_fiftyone, write_
 from fewshot.integrations.label_studio import read_label_studio, write_label_studio
 from fewshot.integrations.labels import ImportedLabels, Task, gathered, read_json, require_files
 from fewshot.persistence.files import write_text
+from fewshot.persistence.suffixes import refuse_spreadsheet
 from fewshot.utils.spreadsheet import CsvForm
 from fewshot.utils.text import counted
 from fewshot.utils.values import check_name
@@ -123,6 +124,7 @@ def read_labels(
             return read_label_studio(rows, folder, field)
         folders = [folder, Path()] if images is None else [folder]
         return read_label_table(rows, *folders, field=field, path_column=path_column, unknown=unknown)
+    refuse_spreadsheet(place)
     if path_column is not None:
         raise ValueError(f"{brief(path)} is not a .csv table, and path_column is about tables; leave it out")
     if not os.path.exists(place):

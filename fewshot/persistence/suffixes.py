@@ -1,4 +1,4 @@
-"""Reject file names whose suffix belongs to another format than the content."""
+"""Reject file names whose suffix belongs to another format than what is written, or read."""
 
 from __future__ import annotations
 
@@ -58,4 +58,23 @@ def check_suffix(path: str | os.PathLike[str], written: str, what: str = "out", 
         raise ValueError(
             f"{what} is {os.fspath(path)!r}, but {' or '.join(formats)} is written to it; expected a name that ends in "
             f"{ends}{hint}"
+        )
+
+
+def refuse_spreadsheet(path: str | os.PathLike[str]) -> None:
+    """Raise for the file of a spreadsheet where a table or images are read.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> place = os.path.join(tempfile.mkdtemp(), "labels.ods")
+    >>> refuse_spreadsheet(place)
+    >>> open(place, "w").close()
+    >>> refuse_spreadsheet(place)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ValueError: ...labels.ods is a spreadsheet; in Excel and the like, save it as CSV UTF-8, and give that file
+    """
+    if PurePath(path).suffix.lower()[1:] in _SPREADSHEETS and os.path.isfile(path):
+        raise ValueError(
+            f"{os.fspath(path)} is a spreadsheet; in Excel and the like, save it as CSV UTF-8, and give that file"
         )
