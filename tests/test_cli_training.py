@@ -139,6 +139,18 @@ def test_metric_and_temperature_of_the_learner(data, tmp_path):
     assert learner.temperature.item() == pytest.approx(0.2, rel=0.1)
 
 
+def test_a_resumed_training_keeps_its_first_temperature(data, tmp_path, capsys):
+    fixed = ["train", str(data), "--out", str(tmp_path / "a"), *FEW]
+    learned = ["train", str(data), "--out", str(tmp_path / "b"), *FEW, "--temperature"]
+    assert (main(fixed), main([*learned, "1"])) == (0, 0)
+    assert main([*fixed, "--resume", "--temperature", "0.1"]) == 2
+    told = "training of the temperature (--temperature) is True here and was False, temperature is 0.1 here and was 1.0"
+    assert told in capsys.readouterr().err
+    assert main([*learned, "0.1", "--resume"]) == 2
+    assert "another training: temperature is 0.1 here and was 1.0; use" in capsys.readouterr().err
+    assert main([*learned, "1.0", "--resume"]) == 0
+
+
 def test_training_continues_from_a_checkpoint_with_its_learner(data, tmp_path, capsys):
     first, second = tmp_path / "first", tmp_path / "second"
     assert main(["train", str(data), "--out", str(first), *FEW, "--learner", "matching"]) == 0

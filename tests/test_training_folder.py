@@ -179,6 +179,16 @@ def test_the_state_of_another_run_is_refused_with_the_difference(change, message
         TrainingState.load(tmp_path, {**RUN, **change})
 
 
+def test_a_state_without_the_first_temperature_of_its_learner_is_resumed_with_any(tmp_path):
+    learner = {"name": "prototypical", "params": {"learn_temperature": True}}
+    TrainingState({**RUN, "learner": learner}, {}, {}, {}, {}).save(tmp_path)
+    now = {**learner, "params": {"learn_temperature": True, "temperature": 0.5}}
+    assert TrainingState.load(tmp_path, {**RUN, "learner": now}) is not None
+    fixed = {**learner, "params": {"learn_temperature": False, "temperature": 0.5}}
+    with pytest.raises(ValueError, match="training: learn_temperature is False here and was True; use"):
+        TrainingState.load(tmp_path, {**RUN, "learner": fixed})
+
+
 def test_a_setting_that_is_newer_than_the_state_had_the_effect_of_its_default(tmp_path):
     saved(tmp_path)
     assert TrainingState.load(tmp_path, {**RUN, "config": {**RUN["config"], "swap_shots": False}}).run["train"] == "abc"

@@ -36,6 +36,7 @@ _RED, _YELLOW = "31", "33"
 _PHRASES = {
     "weights='reference'": "--reference",
     " augment is ": " augmentation (Distortion: --distort, Mirror and Light: --photo) is ",
+    " learn_temperature is ": " training of the temperature (--temperature) is ",
     "train it with MetaTrainer, or pass load_learner(checkpoint)": "train it with fewshot train, and give --from",
     "move it there, give another root, or allow_outside=True": (
         "give the folder above it as --root to fit, test, predict or calibrate, or move it"

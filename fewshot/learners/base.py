@@ -216,6 +216,17 @@ class Learner(nn.Module):
             values["temperature"] = None
         return {name: value.tolist() if isinstance(value, Tensor) else value for name, value in values.items()}
 
+    def initial_value(self, name: str) -> Any:
+        """Return an argument that training adjusts as it was given, such as the temperature; None if nothing keeps it.
+
+        Examples
+        --------
+        >>> from fewshot import PrototypicalLearner
+        >>> PrototypicalLearner(temperature=0.2, learn_temperature=True).initial_value("temperature")
+        0.2
+        """
+        return getattr(self, f"_fixed_{name}", None)
+
     def set_params(self, **params: Any) -> Self:
         """Change constructor arguments in place, as `GridSearchCV` over ``learner__temperature`` does.
 

@@ -90,9 +90,7 @@ class TrainingState:
         if newer:
             raise ValueError(f"{path} was written by fewshot {version}, which is newer than {__version__}; upgrade")
         was, now = described["run"], json.loads(json.dumps(run))
-        if "config" in was:  # a setting that is newer than the state had the effect of its default
-            was["config"] = {k: v for k, v in asdict(TrainConfig()).items() if k in now["config"]} | was["config"]
-        _check_same(was, now, path)
+        _check_same(_completed(was, now), now, path)
         optimizer: dict[int, dict[str, Tensor]] = {}
         for name, value in _part(tensors, "optimizer.").items():
             index, _, key = name.partition(".")
@@ -117,6 +115,17 @@ def restore_optimizer(state: TrainingState, optimizer: torch.optim.Optimizer) ->
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _completed(was: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """Return what an older version wrote with what the present one adds to it."""
+    if "config" in was:  # a setting that is newer than the state had the effect of its default
+        was["config"] = {k: v for k, v in asdict(TrainConfig()).items() if k in now["config"]} | was["config"]
+    of_learner, given = (one.get("learner", {}).get("params", {}) for one in (was, now))
+    for name, value in given.items():
+        if of_learner.get(f"learn_{name}"):  # the initial value was not written
+            of_learner.setdefault(name, value)
+    return was
 
 
 def _check_same(old: dict[str, Any], new: dict[str, Any], path: Path) -> None:

@@ -263,7 +263,7 @@ class MetaTrainer:
         config = {k: v for k, v in asdict(self.config).items() if k not in ("save_every", "max_skipped")}
         learner = describe_learner(self.learner)
         for name in [name for name in learner["params"] if getattr(self.learner, f"learn_{name}", False)]:
-            del learner["params"][name]  # training changes it
+            learner["params"][name] = self.learner.initial_value(name)  # training changes it
         augment = self.augment
         return {
             "config": config,
