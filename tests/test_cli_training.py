@@ -69,6 +69,15 @@ def test_help_documents_every_field(capsys):
         (("--config", "gone.toml"), "gone.toml cannot be read (No such file or directory); expected a TOML file"),
         (("--way", "1"), "--way is 1; expected at least 2"),
         (("--set", "seed=99999999999999999999"), "seed is 99999999999999999999; expected from 0"),
+        (("--set", "val_n_way=abc"), "fewshot: --set val_n_way is 'abc'; expected a whole number"),
+        (("--set", "swap_shots=2"), "fewshot: --set swap_shots is 2; expected true or false"),
+        (("--set", "lr=-1"), "fewshot: --set lr is -1.0; expected above 0"),
+        (("--set", "n_way=1", "--way", "1"), "fewshot: --way is 1; expected at least 2"),
+        (
+            ("--set", "n_shot=99"),
+            "--set n_shot=99 and --query 3 need, fewer than --way 5; lower --way, --set n_shot or",
+        ),
+        (("--set", "meta_batch=4"), "fewshot: --episodes is 6; expected a multiple of --set meta_batch=4"),
         (("--device", "warp"), "use 'auto' or 'cpu'"),
         (("--by-group", "--way", "7"), "no group is large enough"),
         (("--backbone", "resnet12", "--weights", "gone.pth"), "gone.pth does not exist; expected a file of weights"),
@@ -85,6 +94,22 @@ def test_a_mistake_is_one_sentence(arguments, message, data, tmp_path, capsys, m
     assert message in error
     assert error.count("\n") == 1
     assert status == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("val_n_way = 'abc'", "{file}: val_n_way is 'abc'; expected a whole number"),
+        ("val_n_shot = 0", "{file}: val_n_shot is 0; expected at least 1"),
+        ("val_n_wya = 3", "{file}: no field is called 'val_n_wya'; did you mean 'val_n_way'"),
+        ("n_shot = 99", "n_shot=99 and --query 3 need, fewer than --way 5; lower --way, n_shot or --query"),
+        ("n_way = 1.5", "{file}: n_way is 1.5; expected a whole number"),
+    ],
+)
+def test_a_mistake_in_a_file_of_settings_is_told_in_its_words(line, message, data, tmp_path, capsys):
+    (file := tmp_path / "own.toml").write_text(line)
+    assert main(["train", str(data), "--out", str(tmp_path / "run"), *FEW, "--config", str(file)]) == 2
+    assert message.format(file=file) in capsys.readouterr().err
 
 
 def test_every_kind_of_episode_and_the_page(data, tmp_path, capsys):

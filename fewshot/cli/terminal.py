@@ -57,6 +57,8 @@ _PHRASES = {
 #: The cure of a table whose paths begin elsewhere, and that for commands without ``--root``.
 _ELSEWHERE = "give the folder where its paths begin as root=FOLDER, or put the table there"
 _PUT_THERE = "put the table into the folder where its paths begin"
+#: How the flag begins that gives a setting by its name.
+SET = "--set "
 #: ``name=value``, and names with underscores, but not inside paths, quotes and calls.
 _PARAMETER = re.compile(
     r"(?<!--set )(?<![\w/.'\"=(-])(?:(?P<name>[a-z]+(?:_[a-z]+)*)=(?P<value>'[^']*'|\"[^\"]*\"|[\w.]*\w|\.\.\.|)"
@@ -283,10 +285,10 @@ def in_flags(sentence: str) -> str:
     def flag(match: re.Match[str]) -> str:
         name = match["name"] or match["alone"]
         own, takes_value = flags.get(name) or flags.get(_CALLED.get(name, "")) or (None, False)
-        if own is None:
+        if own in (None, name):  # or given by a file, which calls it so
             return match[0]
         value = (match["value"] or "").strip("'\"")
-        return f"{own} {shlex.quote(value)}" if takes_value and value else own
+        return f"{own}{'=' if own.startswith(SET) else ' '}{shlex.quote(value)}" if takes_value and value else own
 
     if (unknown := _UNKNOWN.match(sentence)) and (given := flags.get(unknown[1]) or flags.get(f"{unknown[1]}s")):
         sentence = f"{given[0]}: {sentence}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 
 from fewshot.cli.inputs import choose_split
 from fewshot.cli.tables import finish
-from fewshot.cli.terminal import plugged, say, typed
+from fewshot.cli.terminal import SET, plugged, say, typed
 from fewshot.data.augment import Chain, Distortion, Light, Mirror
 from fewshot.data.images import LabeledImages, list_splits
 from fewshot.embedding.backbones.presets import located
@@ -26,6 +27,7 @@ from fewshot.episodes.balanced_sampler import EpisodeSampler
 from fewshot.episodes.episode import Sampler
 from fewshot.episodes.grouped_sampler import GroupedEpisodeSampler
 from fewshot.episodes.varied_sampler import VariedEpisodeSampler
+from fewshot.errors import UnknownNameError
 from fewshot.images.learned import default_learner
 from fewshot.learners.base import Learner
 from fewshot.learners.registry import learner_class
@@ -162,16 +164,44 @@ def read_config(options: argparse.Namespace) -> TrainConfig:
     ValueError
         If a field or its value is invalid.
     """
-    values: dict[str, Any] = dict(DEFAULT)
+    values, own, flags = dict[str, Any](DEFAULT), _own_options(options), options.flags
     if options.config:
-        values |= TrainConfig.from_toml(options.config)
+        options.flags = flags | {name: (name, True) for name in TrainConfig.describe()}  # as the file calls them
+        values |= (from_file := TrainConfig.from_toml(options.config))
+        options.flags = flags | {name: (name, True) for name in from_file.keys() - own.keys()}
     for text in options.set:
-        name, equals, value = text.partition("=")
+        name, equals, value = map(str.strip, text.partition("="))
         if not equals:
             raise ValueError(f"--set {text}: expected KEY=VALUE, e.g. --set n_way=60")
-        values |= TrainConfig.parse({name.strip(): value.strip()})
+        with _named(f"{SET}{name}", name):
+            values |= TrainConfig.parse({name: value})
+        options.flags = options.flags | ({} if name in own else {name: (f"{SET}{name}", True)})
+    try:
+        return TrainConfig(**values | own)
+    except ValueError as error:
+        name = error.kind if isinstance(error, UnknownNameError) else str(error).partition(" ")[0]
+        flag = options.flags.get(name, ("",))[0]
+        if flag == name:  # a person called it so, in the file
+            raise ValueError(f"{options.config}: {error}") from error
+        with _named(flag or name, name):
+            raise
+
+
+def _own_options(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the fields that options of their own give."""
     own = {name: getattr(options, name, None) for name in TrainConfig.describe()}
-    return TrainConfig(**values | {name: value for name, value in own.items() if value is not None})
+    return {name: value for name, value in own.items() if value is not None}
+
+
+@contextmanager
+def _named(called: str, name: str) -> Iterator[None]:
+    """Let errors that begin with the name of a field begin with what a person calls it."""
+    try:
+        yield
+    except ValueError as error:
+        if not str(error).startswith(f"{name} "):
+            raise
+        raise ValueError(f"{called}{str(error).removeprefix(name)}") from error
 
 
 def _sampler(options: argparse.Namespace, data: LabeledImages, config: TrainConfig) -> Any:

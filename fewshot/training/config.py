@@ -150,7 +150,7 @@ class TrainConfig:
         Raises
         ------
         ValueError
-            If the file is not TOML, or sets an unknown field.
+            If the file is not TOML, or sets an unknown field or a wrong value; the message names the file.
         """
         try:
             values = tomllib.loads(read_regular(path, 1 << 20, follow=True).decode())
@@ -158,7 +158,10 @@ class TrainConfig:
             raise ValueError(f"{path} cannot be read ({error.strerror}); expected a TOML file of settings") from error
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is not a TOML file: {error}") from error
-        return cls.parse(values)
+        try:
+            return cls.parse(values)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> dict[str, Any]:
