@@ -74,8 +74,8 @@ def test_messages_of_other_threads_name_flags_too():
         ("fit {data} --out {out} --backbone conv4 --weights random --size 8", "--size is 8; expected at least 16"),
         ("fit {data} --out {out} --backbone conv4 --weights random --reference", "leave out --reference"),
         ("fit {data} --out {out} --backbone conv4 --weights random --learner relation", "and give --from"),
-        ("evaluate {data} --backbone conv4 --weights random --size 28 --way 2", "; lower --query to 1 or lower --shot"),
-        ("train {data} --out {out} --size 28 --way 2 --query 9", "; lower --query to 1 or lower --shot"),
+        ("evaluate {data} --backbone conv4 --weights random --size 28 --way 2", "; lower --query to 1\n"),
+        ("train {data} --out {out} --size 28 --way 2 --query 9", "; lower --query to 1\n"),
     ],
 )  # fmt: skip
 def test_no_message_of_the_command_line_names_python_parameters(tmp_path, capsys, options, expected):

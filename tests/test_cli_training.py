@@ -225,5 +225,5 @@ def test_the_best_weights_alone_are_not_overwritten_by_accident(data, tmp_path, 
 def test_small_classes_are_dropped_on_request(data, tmp_path, capsys):
     command = ["train", str(data), "--out", str(tmp_path / "run"), *FEW, "--query", "9"]
     assert main(command) == 2
-    assert capsys.readouterr().err.endswith("; lower --query to 7 or lower --shot\n")  # no class would be left
+    assert capsys.readouterr().err.endswith("; lower --query to 7\n")  # no class would be left
     assert main([*command, "--small-classes", "use"]) == 0

@@ -73,14 +73,16 @@ def test_every_class_and_row_is_drawn_equally_often():
     ("arguments", "match"),
     [
         ({"n_way": 0}, "n_way is 0; expected a whole number of at least 1"),
-        ({"n_way": 5}, "found 4 classes with the 3 rows that n_shot=1 .* fewer than n_way=5"),
+        ({"n_way": 5}, "found 4 classes with the 3 rows that n_shot=1 .* fewer than n_way=5; lower n_way$"),
+        ({"n_way": 4, "n_query": 5, "small_classes": "drop"}, "fewer than n_way=4; lower n_way or n_query$"),
+        ({"n_way": 4, "n_shot": 9, "n_query": 1, "small_classes": "drop"}, "found 0 classes .*; lower n_shot$"),
         (
             {"n_way": 2, "n_query": 5},
-            r"2 classes with fewer than the 6 rows .*: a \(4\), d \(5\); lower n_query to 3 or lower n_shot or pass",
+            r"2 classes with fewer than the 6 rows .*: a \(4\), d \(5\); lower n_query to 3 or pass",
         ),
         (
             {"n_way": 3, "n_query": 5},
-            r": a \(4\), d \(5\); lower n_query to 3 or lower n_shot$",
+            r": a \(4\), d \(5\); lower n_query to 3$",
         ),  # dropping them leaves two
         ({"n_way": 4, "n_query": 5, "small_classes": "drop"}, "found 2 classes with the 6 rows"),
         ({"seed": -1}, "seed is -1"),
@@ -93,9 +95,11 @@ def test_every_class_and_row_is_drawn_equally_often():
         ),
         (
             {"n_way": 2, "query_classes": 1},
-            r"the 5 rows .*query_classes=1: .*; lower n_query to 1 or lower n_shot or pass",
+            r"the 5 rows .*query_classes=1: .*; lower n_query to 1 or pass",
         ),
-        ({"n_way": 2, "n_shot": 6}, r"fewer than the 8 rows .*; lower n_shot$"),
+        ({"n_way": 2, "n_shot": 6}, r"fewer than the 8 rows .*; lower n_shot to 2$"),
+        ({"n_way": 2, "n_shot": 6, "n_query": 5}, r"; lower n_query and n_shot$"),
+        ({"n_way": 4, "n_shot": 1, "n_query": 1, "query_classes": "dirichlet"}, r"; lower n_way to 3$"),
         ({"small_classes": "ignore"}, "small_classes is 'ignore'; expected 'raise', 'drop', 'use'"),
         ({"class_weight": {"e": 1}}, "class_weight names 'e', which is not a class"),
         ({"class_weight": {"a": -1}}, "class_weight must be finite"),

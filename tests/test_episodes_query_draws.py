@@ -1,5 +1,7 @@
 """Queries that are spread unevenly over the classes: totals, shares, seeds, and what stays of balanced episodes."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 
 from fewshot import EpisodeSampler, digits, evaluate
 from fewshot.cli import main
-from fewshot.episodes.query_draws import in_whole_numbers
+from fewshot.episodes.query_draws import in_whole_numbers, most_queries, smaller_sizes
 
 LABELS = np.repeat(list("abcdefgh"), 90)
 
@@ -125,3 +127,34 @@ def test_the_command_line_has_it(tmp_path, capsys):
     assert "query classes" in capsys.readouterr().out
     assert main([*words.split(), "--query-classes", "3", "--quiet"]) == 2
     assert "--query-classes is 3; expected 'balanced', 'dirichlet', 'single' or" in capsys.readouterr().err
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    least=st.integers(1, 30),
+    n_way=st.integers(2, 6),
+    n_shot=st.integers(1, 5),
+    n_query=st.integers(1, 8),
+    query_classes=st.sampled_from(["balanced", "single", "dirichlet", 1, 2]),
+)
+def test_what_a_message_says_to_lower_is_enough_and_can_be_lowered(least, n_way, n_shot, n_query, query_classes):
+    sizes = {"n_way": n_way, "n_shot": n_shot, "n_query": n_query}
+    labels = np.repeat(np.arange(8), least)
+    if n_shot + most_queries(query_classes, n_way, n_query) <= least:
+        return
+    cures = smaller_sizes(least, **sizes, query_classes=query_classes)
+    for cure in cures:
+        if found := re.fullmatch(r"lower (\w+) to (\d+)", cure):
+            name, n = found[1], int(found[2])
+            assert 1 <= n < sizes[name]
+            EpisodeSampler(labels, **{**sizes, name: n}, query_classes=query_classes)
+            with pytest.raises(ValueError, match="rows that an episode needs"):
+                EpisodeSampler(labels, **{**sizes, name: n + 1}, query_classes=query_classes)
+        elif cure.startswith("lower"):
+            fewest = {"n_way": max(2, query_classes) if isinstance(query_classes, int) else 2}
+            lowered = {name: fewest.get(name, 1) for name in cure.removeprefix("lower ").split(" and ")}
+            assert all(n < sizes[name] for name, n in lowered.items())
+            EpisodeSampler(labels, **{**sizes, **lowered}, query_classes=query_classes)
+        else:
+            assert int(re.search(r"\d+", cure)[0]) > least
+            assert cures == [cure]

@@ -11,7 +11,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewshot.episodes.episode import Episode, Sampler, check_index, check_whole, rows_by_class
-from fewshot.episodes.query_draws import BALANCED, SINGLE, QueryClasses, check_query_classes, draw_queries, most_queries
+from fewshot.episodes.query_draws import (
+    BALANCED,
+    SINGLE,
+    QueryClasses,
+    check_query_classes,
+    draw_queries,
+    most_queries,
+    smaller_sizes,
+)
 from fewshot.errors import TooSmallError
 from fewshot.utils.labels import as_labels
 from fewshot.utils.streams import QUERIES, episode_numbers, episode_rng
@@ -93,15 +101,16 @@ class EpisodeSampler(Sampler):
         needed = n_shot + most_queries(query_classes, n_way, n_query)
         why = f" with query_classes={query_classes!r}" * (query_classes not in (BALANCED, SINGLE))
         groups = rows_by_class(labels)
-        least = min(map(len, groups.values()), default=0) - n_shot
-        fitting = [n for n in range(1, n_query) if most_queries(query_classes, n_way, n) <= least]
-        cures = [*(f"lower n_query to {n}" for n in fitting[-1:]), "lower n_shot"]
+        least = min(map(len, groups.values()), default=0)
+        cures = smaller_sizes(least, n_way, n_shot, n_query, query_classes)
         rows = _large_enough(groups, needed, small_classes, n_way, (why, cures))
         self.classes = as_labels(list(rows), any_type=True)
+        few = {"n_shot": n_shot, "n_query": n_query}
         if len(self.classes) < n_way:
             raise TooSmallError(
                 f"found {counted(len(self.classes), 'class')} with the {needed} rows that n_shot={n_shot} "
-                f"and n_query={n_query} need, fewer than n_way={n_way}; lower n_way, n_shot or n_query"
+                f"and n_query={n_query} need, fewer than n_way={n_way}; "
+                + _fewer(n_way=len(self.classes), **(few if len(rows) < len(groups) else {}))
             )
         self._sizes = np.array([len(group) for group in rows.values()])
         self._starts, self._rows = self._sizes.cumsum() - self._sizes, np.concatenate(list(rows.values()))
@@ -187,6 +196,12 @@ def _large_enough(
             f"{listed}{', ...' if len(small) > 10 else ''}; {' or '.join(cures)}"
         )
     return {label: rows for label, rows in groups.items() if label not in small}
+
+
+def _fewer(**sizes: int) -> str:
+    """Return which sizes to lower: those above 1."""
+    *names, last = [name for name, size in sizes.items() if size > 1] or ["n_way"]
+    return f"lower {', '.join(names)}{' or ' if names else ''}{last}"
 
 
 def _weights(classes: NDArray[Any], class_weight: Mapping[Any, float] | None, n_way: int) -> NDArray[np.float64] | None:

@@ -55,6 +55,37 @@ def most_queries(query_classes: str | int, n_way: int, n_query: int) -> int:
     return n_way * n_query if query_classes == DIRICHLET else -(-n_way * n_query // int(query_classes))
 
 
+def smaller_sizes(least: int, n_way: int, n_shot: int, n_query: int, query_classes: str | int) -> list[str]:
+    """Return what to lower, so that classes of `least` rows are large enough for an episode.
+
+    Each is enough alone. If none is, the only one names all that can be lowered, or asks for more rows.
+
+    Examples
+    --------
+    >>> smaller_sizes(5, n_way=5, n_shot=2, n_query=4, query_classes="balanced")
+    ['lower n_query to 3', 'lower n_shot to 1']
+    >>> smaller_sizes(20, n_way=20, n_shot=1, n_query=3, query_classes="dirichlet")
+    ['lower n_way to 6']
+    """
+    now = {"n_query": n_query, "n_shot": n_shot, "n_way": n_way}
+    ways = n_way if query_classes in (BALANCED, SINGLE) else 2 if query_classes == DIRICHLET else int(query_classes)
+    fewest = {"n_query": 1, "n_shot": 1, "n_way": min(n_way, max(ways, 2))}
+
+    def needed(sizes: dict[str, int]) -> int:
+        return sizes["n_shot"] + most_queries(query_classes, sizes["n_way"], sizes["n_query"])
+
+    alone = []
+    for name in now:
+        sizes = range(now[name] - 1, fewest[name] - 1, -1)
+        fitting = next((n for n in sizes if needed({**now, name: n}) <= least), None)
+        alone += [] if fitting is None else [f"lower {name} to {fitting}"]
+    if alone:
+        return alone
+    if needed(fewest) > least:
+        return [f"give each class {needed(fewest)} rows or more"]
+    return [f"lower {' and '.join(name for name in now if fewest[name] < now[name])}"]
+
+
 def draw_queries(
     rng: np.random.Generator, left: Sequence[NDArray[np.int64]], n: int, query_classes: str | int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
