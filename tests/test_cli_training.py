@@ -42,6 +42,14 @@ class FixedLearner(PrototypicalLearner):
         super().__init__()
 
 
+class PowerLearner(PrototypicalLearner):
+    name = "test-power"
+
+    def __init__(self, power: float = 0.7, steps: int = 3):
+        super().__init__()
+        self.power, self.steps = power, steps
+
+
 def config(*arguments):
     return read_config(make_parser().parse_args(["train", "data", "--out", "out", *arguments]))
 
@@ -174,6 +182,18 @@ def test_a_resumed_training_keeps_its_first_temperature(data, tmp_path, capsys):
     assert main([*learned, "1.0", "--resume"]) == 0
 
 
+def test_the_manifest_has_all_parameters_of_the_learner(data, tmp_path, monkeypatch):
+    monkeypatch.setitem(registry._LEARNERS, "test-power", PowerLearner)
+    page, runs = tmp_path / "page.html", {"test-power": tmp_path / "a", "ridge": tmp_path / "b"}
+    told = {}
+    for name, out in runs.items():
+        assert main(["train", str(data), "--out", str(out), *FEW, "--learner", name, "--report", str(page)]) == 0
+        told[name] = json.loads((out / "manifest.json").read_text())["config"]["learner"]
+    assert told["test-power"] == {"name": "test-power", "params": {"power": 0.7, "steps": 3}}
+    assert told["ridge"]["params"].items() >= {"regularization": 1.0, "temperature": 0.1}.items()
+    assert "regularization" in page.read_text(encoding="utf-8")
+
+
 def test_training_continues_from_a_checkpoint_with_its_learner(data, tmp_path, capsys):
     first, second = tmp_path / "first", tmp_path / "second"
     assert main(["train", str(data), "--out", str(first), *FEW, "--learner", "matching"]) == 0
@@ -181,7 +201,7 @@ def test_training_continues_from_a_checkpoint_with_its_learner(data, tmp_path, c
     assert main([*command, "--from", str(first / "best.safetensors")]) == 0
     capsys.readouterr()
     facts = json.loads((second / "manifest.json").read_text())["config"]
-    assert facts["learner"].startswith("MatchingLearner(")
+    assert facts["learner"]["name"] == "matching"
     assert facts["backbone"] == str(first / "best.safetensors")
     one, two = (load_file(folder / "best.safetensors") for folder in (first, second))
     for name in one:

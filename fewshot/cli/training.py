@@ -21,6 +21,7 @@ from fewshot.cli.terminal import SET, plugged, say, typed
 from fewshot.data.augment import Chain, Distortion, Light, Mirror
 from fewshot.data.images import LabeledImages, list_splits
 from fewshot.embedding.backbones.presets import located
+from fewshot.embedding.checkpoint import describe_learner
 from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.network import choose_device
 from fewshot.episodes.balanced_sampler import EpisodeSampler
@@ -118,7 +119,7 @@ def _facts(options: argparse.Namespace, trainer: MetaTrainer, result: TrainResul
         "config": {
             "backbone": options.checkpoint or options.backbone,
             "weights": "hub" if _from_hub(options) else options.weights or ("own" if options.checkpoint else "random"),
-            "learner": repr(trainer.learner),
+            "learner": describe_learner(trainer.learner),
             **asdict(config),
         },
         **told,
