@@ -161,6 +161,35 @@ def test_files_without_accuracies_are_left_out_of_folders_and_refused_by_name(tm
         write_site(tmp_path / "site", [folder / "gone.json"])
 
 
+def test_copies_of_an_earlier_page_are_removed_and_no_other_files(tmp_path):
+    names = ("first.json", "R&D #1, 50 %.json", "kept.json", "a link.json")
+    paths = [others(tmp_path / name, QUOTED) for name in names]
+    copies = write_site(tmp_path / "site", paths).page.parent / "files"
+    assert sorted(path.name for path in copies.iterdir()) == sorted(names)
+    (copies / "mine.json").write_text("mine")
+    (copies / "a link.json").unlink()
+    (copies / "a link.json").symlink_to(paths[0])
+    write_site(tmp_path / "site", [tmp_path / "kept.json"])
+    assert sorted(path.name for path in copies.iterdir()) == ["a link.json", "kept.json", "mine.json"]
+    assert paths[0].is_file()
+
+
+@pytest.mark.parametrize(
+    ("title", "link"),
+    [("My pages", "files/mine.json"), ("Few-shot results", "files/../mine.json"), ("Few-shot results", "mine.json")],
+)
+def test_a_page_of_a_stranger_or_a_forged_one_removes_nothing(tmp_path, title, link):
+    site, path = tmp_path / "site", others(tmp_path / "others.json", QUOTED)
+    (site / "files").mkdir(parents=True)
+    for mine in (tmp_path / "mine.json", site / "files" / "mine.json"):
+        mine.write_text("mine")
+    box = f'<div class="file" id="file-1"><h3>[1] mine</h3><p>1 result. <a href="{link}">mine</a></p></div>'
+    (site / "index.html").write_text(f"<title>{title}</title>{box}")
+    write_site(site, [path])
+    assert (tmp_path / "mine.json").is_file()
+    assert (site / "files" / "mine.json").is_file()
+
+
 @pytest.mark.parametrize("screen", ["phone", pytest.param("desktop", marks=pytest.mark.slow)])
 def test_a_reader_narrows_all_tables_at_once(run, tmp_path, screen):
     folder, row = run

@@ -6,24 +6,29 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from html import unescape
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 
+from fewshot.benchmark.frozen import MOST_BYTES
 from fewshot.benchmark.pairing import checked
 from fewshot.benchmark.plain_table import PlainTable
 from fewshot.benchmark.result import Result, Source
 from fewshot.benchmark.result_files import read_results
 from fewshot.benchmark.table import setting
 from fewshot.episodes.query_draws import BALANCED, DIRICHLET, SINGLE
-from fewshot.persistence.files import refuse_irregular, refuse_other_files, write_text
+from fewshot.persistence.files import read_regular, refuse_irregular, refuse_other_files, write_text
 from fewshot.persistence.provenance import command_line
 from fewshot.report.listing import Cell, Column, Listing, NamedFile
 from fewshot.report.page import Page, count_card
 from fewshot.utils.text import counted
 
-PAGE, FILES = "index.html", "files"
+PAGE, FILES, TITLE = "index.html", "files", "Few-shot results"
+#: The link of a page to one of its copies, in the box about it; see `NamedFile`.
+_COPY = re.compile(rf'<div class="file" id="file-\d+"><h3>[^<]*</h3><p>[^<]*<a href="{FILES}/([^"]+)">')
 LEAD = (
     "Accuracy of few-shot classifiers on episodes: each learns a few classes from a few images, then answers queries "
     "of these classes. Accuracies are means over episodes, with intervals of 95 %."
@@ -89,6 +94,8 @@ class Site:
 def write_site(out: str | Path, paths: Iterable[str | Path]) -> Site:
     """Write a page of all results in files, and copies of the files next to it.
 
+    Copies that an earlier page lists and this one does not are removed.
+
     Parameters
     ----------
     out : path
@@ -112,15 +119,31 @@ def write_site(out: str | Path, paths: Iterable[str | Path]) -> Site:
     refuse_irregular(folder, (PAGE,))
     found = read_results(paths)
     results = checked(found)
+    earlier = _copies(folder)
     (folder / FILES).mkdir(parents=True, exist_ok=True)
     for source in found.sources:
         write_text(folder / FILES / source.name, source.text)
     _page(results, found.tables, found.sources).write(folder / PAGE, f"Made by: {command_line()}")
+    for name in earlier - {source.name for source in found.sources}:
+        (folder / FILES / name).unlink(missing_ok=True)
     return Site(folder / PAGE, results, found.left_out)
 
 
+def _copies(folder: Path) -> set[str]:
+    """Return the names of the copies that the page in a folder, of an earlier run, lists: those that it wrote."""
+    try:
+        page = read_regular(folder / PAGE, MOST_BYTES).decode()
+    except (OSError, ValueError):
+        return set()
+    if f"<title>{TITLE}</title>" not in page:
+        return set()
+    names = {unquote(unescape(name)) for name in _COPY.findall(page)}
+    own = {name for name in names if not (name.startswith(".") or {"/", "\\", "\0"} & set(name))}
+    return {name for name in own if (path := folder / FILES / name).is_file() and not path.is_symlink()}
+
+
 def _page(results: Sequence[Result], tables: Sequence[PlainTable], sources: Sequence[Source]) -> Page:
-    page = Page("Few-shot results", LEAD)
+    page = Page(TITLE, LEAD)
     quoted, frozen = (sum(bool(getattr(one, name)) for one in results) for name in ("quoted", "frozen"))
     cards = [count_card(len(results), "result"), count_card(len({one.dataset for one in results}), "data set")]
     page.cards([*cards, (str(frozen), "on frozen episodes"), (str(quoted), "quoted from publications")])
