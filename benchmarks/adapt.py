@@ -17,6 +17,7 @@ from protocol import facts, write
 
 from fewshot import CosinePrototypicalLearner, Domain, Embedder, LabeledImages, evaluate
 from fewshot.episodes.evaluate import mean_and_ci95
+from fewshot.utils.text import signed
 
 WAY, SHOTS = 5, (1, 5)
 
@@ -103,11 +104,11 @@ def table(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         before, after, gain, ci95 = (row[name] for name in ("before", "after", "gain", "ci95"))
         about = " | ".join(str(row[name]) for name in ("data", "domain", "map", "shot"))
-        lines.append(f"| {about} | {before:.1f} | {after:.1f} | {gain:+.1f} ± {ci95:.1f} |")
+        lines.append(f"| {about} | {before:.1f} | {after:.1f} | {signed(gain)} ± {ci95:.1f} |")
     for name in ("labelled", "unlabelled"):
         for shot in SHOTS:
             last = {row["data"]: row["gain"] for row in rows if (row["map"], row["shot"]) == (name, shot)}
-            lines.append(f"| mean | largest | {name} | {shot} | | | {np.mean(list(last.values())):+.1f} |")
+            lines.append(f"| mean | largest | {name} | {shot} | | | {signed(float(np.mean(list(last.values()))))} |")
     return "\n".join(lines) + "\n"
 
 

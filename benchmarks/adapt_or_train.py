@@ -124,7 +124,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         columns = list(own[0])[2:]
         lines += [f"| {name} | seconds | " + " | ".join(columns) + " |", "|---" * (len(columns) + 2) + "|"]
         for row in own:
-            cells = [f"{mean:.1f} ± {half:.1f}" for mean, half in (row[column] for column in columns)]
+            cells = [f"{mean:z.1f} ± {half:.1f}" for mean, half in (row[column] for column in columns)]
             lines.append(f"| {row['embeddings']} | {row['seconds']:.0f} | " + " | ".join(cells) + " |")
         lines.append("")
     return "\n".join(lines[:-1]) + "\n"

@@ -21,6 +21,7 @@ from samples import REPORT, Sample, add_options, samples
 
 from fewshot import FewShotClassifier
 from fewshot.classifiers.calibration import expected_calibration_error, reliability_bins
+from fewshot.utils.text import signed
 
 LEARNERS = ("discriminant", "cosine-prototypical")
 SHOTS, DRAWS, HELD_OUT = (1, 5), 12, (2, 3, 4, 6, 16, 40)
@@ -44,7 +45,7 @@ def measure(learner: str, sample: Sample, shots: int, spare: int, options: argpa
     cell = {
         "learner": learner, "data": sample.name, "role": sample.role, "shots": shots, "known": known, "spare": spare,
         "before": round(float(before.mean()), 2), "after": round(float(after.mean()), 2),
-        "change": f"{change.mean():+.2f} ± {1.96 * change.std(ddof=1) / len(change) ** 0.5:.2f}",
+        "change": f"{signed(change.mean(), 2)} ± {1.96 * change.std(ddof=1) / len(change) ** 0.5:.2f}",
         "moved": f"{int((change != 0).sum())} of {len(change)}",
     }  # fmt: skip
     print(json.dumps(cell), flush=True)

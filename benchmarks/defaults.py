@@ -29,6 +29,7 @@ from fewshot.benchmark.references import ScikitLearn
 from fewshot.classifiers.calibration import expected_calibration_error, reliability_bins
 from fewshot.learners.registry import learner_class
 from fewshot.utils.streams import episode_rng
+from fewshot.utils.text import signed
 
 #: The former default, which others are compared with, and the default.
 BEFORE, DEFAULT = "cosine-prototypical", "discriminant"
@@ -222,7 +223,7 @@ def _line(cell: dict[str, Any]) -> str:
     change, half = rows[DEFAULT]["change"]
     before, after = (rows[row]["calibration error"] for row in (BEFORE, DEFAULT))
     start = f"| {cell['data']} | {cell['role']} | {_shots(cell)} | {values}"
-    return f"{start} | {change:+.1f} ± {half:.1f} | {before:.1f} → {after:.1f} |"
+    return f"{start} | {signed(change)} ± {half:.1f} | {before:.1f} → {after:.1f} |"
 
 
 def _shots(cell: dict[str, Any]) -> str:

@@ -136,7 +136,7 @@ def table(results: dict[str, Any]) -> str:
         lines.append(f"| {row['encoder']} | " + " | ".join([*(f"{size:.2f}" for size in sizes), *times]) + " |")
     lines += ["", "| accuracy, % | float32 | int8 | paired loss |", "|---|---|---|---|"]
     for row in results["accuracy"]:
-        pairs = (f"{100 * mean:.2f} ± {100 * ci95:.2f}" for mean, ci95 in (row[n] for n in ("float", "int8", "loss")))
+        pairs = (f"{100 * mean:z.2f} ± {100 * ci95:.2f}" for mean, ci95 in (row[n] for n in ("float", "int8", "loss")))
         lines.append(f"| {row['way']}-way {row['shot']}-shot | " + " | ".join(pairs) + " |")
     return "\n".join(lines) + "\n"
 

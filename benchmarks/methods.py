@@ -39,6 +39,7 @@ from fewshot.data.digest import digest_images
 from fewshot.episodes.evaluate import BATCH_ELEMENTS
 from fewshot.errors import pip_install
 from fewshot.learners.registry import learner_class
+from fewshot.utils.text import signed
 
 D, N_CLASSES, N_IMAGES, SPREAD = 640, 64, 100, 3.0
 N_WAY, N_SHOT, N_QUERY = 5, 1, 15
@@ -244,7 +245,7 @@ def table(rows: list[dict[str, Any]]) -> str:
             cells.append("" if value is None else f"{value:.1f}" if value < 100 else f"{value:.0f}")
         if "difference" in row:
             cells += [f"{row[f'{who}, accuracy %']:.2f}" for who in ("fewshot", "easyfsl")]
-            cells.append(f"{row['difference']:+.2f} ± {row['difference, ci95']:.2f}")
+            cells.append(f"{signed(row['difference'], 2)} ± {row['difference, ci95']:.2f}")
         else:
             cells += ["", "", ""]
         lines.append("| " + " | ".join(cells) + " |")

@@ -28,6 +28,7 @@ from fewshot import FewShotClassifier, TransductiveClassifier
 from fewshot.classifiers.rejection import area_under_roc
 from fewshot.utils.discriminant import signed_power, unit_length
 from fewshot.utils.streams import episode_rng
+from fewshot.utils.text import signed
 
 Array = NDArray[np.float64]
 SHOTS, DRAWS, ASKED = (1, 5, 20), 12, 0.05
@@ -273,7 +274,7 @@ def table(found: dict[str, list[dict[str, Any]]]) -> str:
                 for name in GIVEN:
                     pairs = [c[f"gain of {name}"] for c in cells]
                     mean, half = np.mean(pairs, 0)[0], np.linalg.norm([h for _, h in pairs]) / len(pairs)
-                    shown = [f"{g:+.1f} ± {h:.1f}" for g, h in [*pairs, (mean, half)]]
+                    shown = [f"{signed(g)} ± {h:.1f}" for g, h in [*pairs, (mean, half)]]
                     lines.append(f"| AUROC of {name}, gained on {BEFORE} | {' | '.join(shown)} |")
                 lines.append("")
     for what, title in (

@@ -20,6 +20,7 @@ from fewshot import EpisodeSampler, Learner, evaluate
 from fewshot.episodes.evaluate import EvalResult
 from fewshot.persistence.files import write_text
 from fewshot.persistence.provenance import manifest
+from fewshot.utils.text import signed
 
 #: Queries per class, and the number and seed of the episodes, which are the same for every network.
 N_QUERY, N_EPISODES, SEED = 15, 1000, 0
@@ -85,7 +86,11 @@ def head(title: str, cells: Cells) -> list[str]:
 
 def line(name: str, found: Sequence[dict[str, Any]], sign: str = "") -> str:
     """Return a table line of figures with their intervals."""
-    return f"| {name} | " + " | ".join(f"{c['accuracy']:{sign}.2f} ± {c['ci95']:.2f}" for c in found) + " |"
+    return f"| {name} | " + " | ".join(f"{_figure(c['accuracy'], sign)} ± {c['ci95']:.2f}" for c in found) + " |"
+
+
+def _figure(value: float, sign: str) -> str:
+    return signed(value, 2) if sign else f"{value:.2f}"
 
 
 def published(name: str, values: Sequence[float]) -> str:
@@ -98,7 +103,7 @@ def over_seeds(name: str, rows: Sequence[Sequence[dict[str, Any]]], sign: str = 
     if len(rows) < 2:
         return []
     columns = [[cell["accuracy"] for cell in column] for column in zip(*rows, strict=True)]
-    shown = " | ".join(f"{mean(c):{sign}.2f} ({min(c):{sign}.2f} to {max(c):{sign}.2f})" for c in columns)
+    shown = " | ".join("{} ({} to {})".format(*(_figure(f(c), sign) for f in (mean, min, max))) for c in columns)
     return [f"| {name}, mean of {len(rows)} seeds (range) | {shown} |"]
 
 

@@ -27,6 +27,7 @@ from fewshot import DN4Learner, Embedder, Learner, MutualNearestLearner, evaluat
 from fewshot.embedding.maps import salient_mean
 from fewshot.episodes.evaluate import EvalResult
 from fewshot.learners.local import LocalLearner
+from fewshot.utils.text import signed
 
 #: The side of the object is the scene's divided by these; parts of the photograph are this large, in pixels.
 SHARES, PARTS = (4, 1), (200, 400)
@@ -113,7 +114,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         cells = [row[key] for key in places]
         for (mean, ci95), (gain, gain_ci95) in zip(row["cells"], row["gain"], strict=True):
-            cells += [f"{mean:.1f} ± {ci95:.1f}", f"{gain:+.1f} ± {gain_ci95:.1f}"]
+            cells += [f"{mean:.1f} ± {ci95:.1f}", f"{signed(gain)} ± {gain_ci95:.1f}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -24,6 +24,7 @@ from samples import CHOOSE, REPORT, Sample, add_options, samples
 from fewshot import DiscriminantLearner, FewShotModel, OwnEmbedder
 from fewshot.images.suggesting.suggest import STRATEGIES, StrategyName
 from fewshot.utils.streams import episode_rng
+from fewshot.utils.text import signed
 
 RANDOM: StrategyName = "random"
 DEFAULT = next(iter(STRATEGIES))
@@ -116,7 +117,7 @@ def table(cells: list[dict[str, Any]]) -> str:
         better, worse = (sum(sign * mean > half for mean, half in changes) for sign in (1, -1))
         lines.append(
             f"{role}: {DEFAULT} is better than random in {better} of {len(changes)} cells, and worse in {worse}; "
-            f"lowest mean change {min(mean for mean, _ in changes):+.2f}."
+            f"lowest mean change {signed(min(mean for mean, _ in changes), 2)}."
         )
     return "\n".join(lines) + "\n"
 
@@ -124,7 +125,8 @@ def table(cells: list[dict[str, Any]]) -> str:
 def _shown(one: dict[str, Any] | None, strategy: str) -> str:
     if one is None:
         return ""
-    change = "" if strategy == RANDOM else " ({:+.1f} ± {:.1f})".format(*one["change"])
+    change, half = one["change"] if strategy != RANDOM else (0, 0)
+    change = "" if strategy == RANDOM else f" ({signed(change)} ± {half:.1f})"
     return f"{one['accuracy'][0]:.1f}{change}"
 
 

@@ -15,6 +15,7 @@ from protocol import facts, write
 
 from fewshot import Embedder
 from fewshot.data.views import VIEWS
+from fewshot.utils.text import signed
 
 ROWS = (None, "mirror", "scales", "shifts", "mirror+scales")
 
@@ -45,7 +46,9 @@ def table(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         start = [row["data"], row["role"], row["views"] or "one", f"{passes(row['views'])}", f"{row['ms']:.0f}"]
         plain = row["views"] is None
-        cells = (f"{c['accuracy']:.1f}" if plain else f"{c['gain']:+.1f} ± {c['gain ci95']:.1f}" for c in row["cells"])
+        cells = (
+            f"{c['accuracy']:.1f}" if plain else f"{signed(c['gain'])} ± {c['gain ci95']:.1f}" for c in row["cells"]
+        )
         lines.append(f"| {' | '.join([*start, *cells])} |")
     return "\n".join(lines) + "\n"
 

@@ -11,6 +11,7 @@ from fewshot.benchmark.others_file import SCHEMA
 from fewshot.benchmark.site import write_site
 from fewshot.cli import main
 from fewshot.learners import registry
+from fewshot.utils.text import signed
 from tests.browser import accessible, browsing
 
 GRID = {
@@ -76,7 +77,7 @@ def test_seeds_are_pooled_as_in_the_table_and_an_own_learner_says_whether_it_sup
     table = (tmp_path / "run" / "results.md").read_text()
     for one in found.values():
         assert f"{100 * one.accuracy:.1f} ± {100 * one.ci95:.1f}" in table
-    assert f"{100 * mine.change:+.1f} ± {100 * mine.change_ci95:.1f}" in table
+    assert f"{signed(100 * mine.change)} ± {100 * mine.change_ci95:.1f}" in table
     assert "frozen, 3 seeds" in (tmp_path / "site" / "index.html").read_text()
 
 
@@ -176,7 +177,7 @@ def test_copies_of_an_earlier_page_are_removed_and_no_other_files(tmp_path):
 
 @pytest.mark.parametrize(
     ("title", "link"),
-    [("My pages", "files/mine.json"), ("Few-shot results", "files/../mine.json"), ("Few-shot results", "mine.json")],
+    [("My pages", "files/mine.json"), ("Few-shot results", "files/../../mine.json"), ("Few-shot results", "mine.json")],
 )
 def test_a_page_of_a_stranger_or_a_forged_one_removes_nothing(tmp_path, title, link):
     site, path = tmp_path / "site", others(tmp_path / "others.json", QUOTED)

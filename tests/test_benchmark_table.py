@@ -70,6 +70,13 @@ def test_markdown_has_a_column_per_setting_and_marks():
     assert to_markdown(pooled([row("a", error="no")], "a"), "a") == "no unit has a result\n"
 
 
+def test_a_change_that_rounds_to_zero_has_no_sign():
+    frame = pooled([row("prototypical", [0.5, 0.5, 0.5]), row("matching", [0.4999, 0.5, 0.4998])], "prototypical")
+    text = to_markdown(frame, "prototypical")
+    assert "| 0.0 ± 0.0 |" in text
+    assert "-0.0" not in text
+
+
 def test_failures_are_listed():
     frame = tidy([row("prototypical", some()), row("matching", error="ValueError: no")], "prototypical")
     assert list_failures(frame) == "\nfailed: matching on data by pixels, 5-way 1-shot, seed 0: ValueError: no  \n"

@@ -37,6 +37,10 @@ def test_a_table_has_a_line_a_row_whatever_the_labels(rows):
     assert all(printable(line) == line for line in as_table(rows).split("\n"))
 
 
+def test_no_number_is_a_negative_zero():
+    assert as_table([{"change": -0.0001}, {"change": -0.1}]).split() == ["change", "0.000", "-0.100"]
+
+
 def test_numbers_stand_to_the_right_and_nothing_is_nothing():
     assert as_table([{"n": 5, "of": "x"}, {"n": 12, "of": "yy"}]) == " n  of\n 5  x\n12  yy\n"
     rows = [{"n": 0.5, "of": None}, {"n": None, "of": None}]

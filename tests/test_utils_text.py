@@ -1,11 +1,13 @@
 import json
+import re
 import unicodedata
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fewshot.utils.text import as_unicode, printable
+from fewshot.utils.text import as_unicode, printable, signed
 
 ANY = st.text(st.characters(exclude_categories=[]))  # also lone surrogates
 
@@ -42,3 +44,20 @@ def test_what_stays_and_what_is_written_out(text, shown):
         assert printable(text) == (text if shown is None else shown)
     assert printable("a\nb", keep="\n") == "a\nb"
     assert json.dumps(as_unicode(text))
+
+
+@given(st.floats(-100, 100), st.integers(0, 3))
+def test_a_change_has_a_sign_unless_it_rounds_to_zero(value, digits):
+    text = signed(value, digits)
+    assert float(text) == float(f"{value:.{digits}f}")
+    assert (text[0] in "+-") == (float(text) != 0)
+
+
+def test_changes_are_formatted_in_one_place():
+    root = Path(__file__).parent.parent
+    files = [path for folder in ("fewshot", "benchmarks") for path in (root / folder).rglob("*.py")]
+    found = [path.name for path in files if re.search(r"\{[^{}]*:[<>^]?\+[\d.{]", path.read_text(encoding="utf-8"))]
+    assert found == ["text.py"]
+    tables = [*(root / "benchmarks").glob("results/*.md"), *(root / "docs").glob("*.md")]
+    assert len(tables) > 20
+    assert not [path.name for path in tables if re.search(r"[-+]0\.0+ ±", path.read_text(encoding="utf-8"))]

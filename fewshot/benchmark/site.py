@@ -18,7 +18,7 @@ from fewshot.benchmark.pairing import checked
 from fewshot.benchmark.plain_table import PlainTable
 from fewshot.benchmark.result import Result, Source
 from fewshot.benchmark.result_files import read_results
-from fewshot.benchmark.table import setting
+from fewshot.benchmark.table import percent, setting
 from fewshot.episodes.query_draws import BALANCED, DIRICHLET, SINGLE
 from fewshot.persistence.files import read_regular, refuse_irregular, refuse_other_files, write_text
 from fewshot.persistence.provenance import command_line
@@ -209,8 +209,8 @@ def _cells(one: Result, number: int, named: bool) -> list[Cell]:
         Cell(text=one.backbone or "not stated", kind="" if one.backbone else "no"),
         Cell(text=setting(one.n_way, one.n_shot, BALANCED), sort=1e6 * one.n_way + one.n_shot),
         _queries(one),
-        Cell(text=_quoted(one) if one.quoted else _percent(one.accuracy, one.ci95), sort=one.accuracy, kind="accuracy"),
-        Cell(text=_percent(one.change, one.change_ci95, "+"), note=against and f"from {against}"),
+        Cell(text=_accuracy(one), sort=one.accuracy, kind="accuracy"),
+        Cell(text=percent(one.change, one.change_ci95, "+", 2), note=against and f"from {against}"),
         *map(_flag, (one.external, one.transductive, one.supposes_balance)),
         _episodes(one),
         Cell(text=f"[{number}]", href=f"#file-{number}", sort=number),
@@ -237,13 +237,10 @@ def _episodes(one: Result) -> Cell:
     return Cell(text=text, note=note, note_kind=kind, value=said, kind="" if one.n_episodes else "no")
 
 
-def _percent(value: float, ci95: float, sign: str = "") -> str:
-    """Return a value in % with half its interval; empty for NaN."""
-    return "" if np.isnan(value) else f"{100 * value:{sign}.2f} ± {100 * ci95:.2f}"
-
-
-def _quoted(one: Result) -> str:
-    """Return an accuracy in % in the digits of its source."""
+def _accuracy(one: Result) -> str:
+    """Return an accuracy in %, a quoted one in the digits of its source."""
+    if not one.quoted:
+        return percent(one.accuracy, one.ci95, digits=2)
     value, ci95 = (f"{100 * number:.2f}".removesuffix("0") for number in (one.accuracy, one.ci95))
     return value if np.isnan(one.ci95) else f"{value} ± {ci95}"
 

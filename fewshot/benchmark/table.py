@@ -14,6 +14,7 @@ from fewshot.benchmark.references import iterates
 from fewshot.benchmark.tasks import Unit
 from fewshot.episodes.evaluate import mean_and_ci95
 from fewshot.episodes.query_draws import of_queries
+from fewshot.utils.text import signed
 
 #: Marks of results that must not be compared with the rest.
 MARKS = {"transductive": "†", "external": "‡", "gradient": "§"}
@@ -157,9 +158,12 @@ def setting(n_way: int, n_shot: int, query_classes: str | int) -> str:
     return f"{n_way}-way {n_shot}-shot{of_queries(query_classes)}" if n_way else "varied way and shot"
 
 
-def percent(value: float, error: float, sign: str = "") -> str:
-    """Return a value and half its interval in %; empty for NaN."""
-    return "" if np.isnan(value) else f"{100 * value:{sign}.1f} ± {100 * error:.1f}"
+def percent(value: float, error: float, sign: str = "", digits: int = 1) -> str:
+    """Return a value, or with `sign` a change, and half its interval in %; empty for NaN."""
+    if np.isnan(value):
+        return ""
+    shown = signed(100 * value, digits) if sign else f"{100 * value:.{digits}f}"
+    return f"{shown} ± {100 * error:.{digits}f}"
 
 
 def to_markdown(frame: pd.DataFrame, baseline: str) -> str:

@@ -176,7 +176,7 @@ def _cut(cell: str, width: int) -> str:
 
 def _cell(value: Any) -> str:
     if isinstance(value, float):
-        return f"{value:.3f}"
+        return f"{value:z.3f}"
     if value is None:
         return ""
     return printable(_joined(value) or "(none)" if isinstance(value, list) else value)

@@ -83,6 +83,18 @@ def counted(n: int, noun: str, plural: str = "") -> str:
     return f"{n} {noun if n == 1 else plural or noun + ('es' if noun.endswith('s') else 's')}"
 
 
+def signed(value: float, digits: int = 1) -> str:
+    """Return a change with its sign, which one that rounds to zero has not.
+
+    Examples
+    --------
+    >>> signed(1.25, 2), signed(-0.04), signed(0.04), signed(-0.05, 2)
+    ('+1.25', '0.0', '0.0', '-0.05')
+    """
+    text = f"{value:+.{digits}f}"
+    return text if float(text) else text[1:]
+
+
 def closest(word: str, known: Iterable[str]) -> str:
     """Return the end of a sentence about a word that is not known: which known one it may mean; empty if none is near.
 

@@ -16,6 +16,7 @@ from fewshot.episodes.balanced_sampler import EpisodeSampler
 from fewshot.report.figures import accuracy_dots, confusion, embedding_maps, learning_curve
 from fewshot.report.page import Page
 from fewshot.report.query import QueryAnswer
+from fewshot.utils.text import signed
 
 #: Points on an embedding map.
 N_MAPPED = 600
@@ -74,7 +75,7 @@ def _accuracy(page: Page, found: DemoResult) -> None:
     for contest in found.contests:
         cells = {m: f"{100 * r.mean:.1f} ± {100 * r.ci95:.1f}" for m, r in contest.results.items()}
         mean, ci95 = contest.gain()
-        rows[contest.setting] = {**cells, "gain over pixels": f"{100 * mean:+.1f} ± {100 * ci95:.1f}"}
+        rows[contest.setting] = {**cells, "gain over pixels": f"{signed(100 * mean)} ± {100 * ci95:.1f}"}
     table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("test")
     page.table(table, "Accuracy in % (± half the 95 % interval). Gains are paired.")
 

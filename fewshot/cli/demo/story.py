@@ -29,6 +29,7 @@ from fewshot.persistence.provenance import manifest
 from fewshot.training.config import TrainConfig
 from fewshot.training.result import TrainResult
 from fewshot.training.trainer import MetaTrainer
+from fewshot.utils.text import signed
 
 #: Receives each line of output.
 Say = Callable[[str], object]
@@ -135,7 +136,7 @@ def _compare(test: dict[str, LabeledImages], embeddings: Embeddings, say: Say, *
         contest = Contest(name, n_way, n_shot, found)
         cells = [f"{100 * result.mean:6.1f} ±{100 * result.ci95:4.1f}" for result in found.values()]
         gain, ci95 = contest.gain()
-        cells.append(f"{100 * gain:+6.1f} ±{100 * ci95:4.1f}")
+        cells.append(f"{signed(100 * gain):>6} ±{100 * ci95:4.1f}")
         say(f"   {contest.setting:36s}" + "".join(f"{cell:>15s}" for cell in cells))
         contests.append(contest)
     say("   (gain: meta-trained minus raw pixels, episode by episode)")
