@@ -12,6 +12,7 @@ import time
 from typing import Any
 
 import numpy as np
+from arguments import Parser, named
 from numpy.typing import NDArray
 from protocol import facts, write
 
@@ -70,8 +71,10 @@ def _gains(
 
 def main() -> None:
     """Measure, print and write the results."""
-    parser = argparse.ArgumentParser(prog="adapt.py", description=__doc__)
-    parser.add_argument("data", nargs="+", metavar="NAME=PATH", help="data sets; NAME=PATH:SPLIT selects a split")
+    parser = Parser("adapt.py", __doc__)
+    parser.add_argument(
+        "data", nargs="+", metavar="NAME=PATH", type=named(":"), help="data sets; NAME=PATH:SPLIT selects a split"
+    )
     parser.add_argument("--backbone", default="tf_efficientnet_lite0", metavar="NAME", help="default: %(default)s")
     parser.add_argument("--domain", type=int, default=10, metavar="N", help="classes to adapt to (%(default)s)")
     parser.add_argument(
@@ -83,7 +86,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=300, metavar="N", help="per draw (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of draws and episodes (default: %(default)s)")
     parser.add_argument("--cache", metavar="DIR", help="store embeddings there")
-    parser.add_argument("--out", default="benchmarks/results/adapt", metavar="NAME", help="%(default)s")
+    parser.add_out("benchmarks/results/adapt")
     options = parser.parse_args()
     embedder, rows = Embedder(options.backbone, cache=options.cache), []
     for given in options.data:

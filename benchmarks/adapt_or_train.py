@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from adapt import few
+from arguments import Parser, named
 from cifar_fs import PRETRAINED, RECIPES
 from numpy.typing import NDArray
 from protocol import facts, write
@@ -132,9 +133,13 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Measure, print and write the results."""
-    parser = argparse.ArgumentParser(prog="adapt_or_train.py", description=__doc__)
-    parser.add_argument("data", nargs="+", metavar="NAME=PATH", help="prepared data with splits train, val and test")
-    parser.add_argument("--other", nargs="*", default=[], metavar="NAME=PATH", help="more data, without splits")
+    parser = Parser("adapt_or_train.py", __doc__)
+    parser.add_argument(
+        "data", nargs="+", metavar="NAME=PATH", type=named(), help="prepared data with splits train, val and test"
+    )
+    parser.add_argument(
+        "--other", nargs="*", default=[], metavar="NAME=PATH", type=named(), help="more data, without splits"
+    )
     parser.add_argument("--backbone", default="tf_efficientnet_lite0", metavar="NAME", help="default: %(default)s")
     parser.add_argument("--size", type=int, default=64, metavar="PX", help="side of images (default: %(default)s)")
     parser.add_argument("--train-episodes", type=int, default=600, metavar="N", help="default: %(default)s")
@@ -142,7 +147,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=600, metavar="N", help="to measure (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of training and episodes (default: %(default)s)")
     parser.add_argument("--work", default="runs/adapt_or_train", metavar="DIR", help="default: %(default)s")
-    parser.add_argument("--out", default="benchmarks/results/adapt_or_train", metavar="NAME", help="%(default)s")
+    parser.add_out("benchmarks/results/adapt_or_train")
     options = parser.parse_args()
     domains, more = (dict(given.split("=", 1) for given in part) for part in (options.data, options.other))
     others = {name: few(LabeledImages.open(path, "test"), N_CLASSES, N_IMAGES) for name, path in domains.items()}

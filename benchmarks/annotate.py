@@ -21,6 +21,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from arguments import Parser
 from PIL import Image
 from protocol import facts, write
 from sklearn.datasets import load_sample_images
@@ -84,8 +85,8 @@ def table(rows: list[dict[str, Any]], n: int) -> str:
 
 def main() -> None:
     """Measure, print a table and write the results."""
-    parser = argparse.ArgumentParser(prog="annotate.py", description=__doc__)
-    parser.add_argument("--out", default="benchmarks/results/annotate", metavar="NAME", help="NAME.json and NAME.md")
+    parser = Parser("annotate.py", __doc__)
+    parser.add_out("benchmarks/results/annotate")
     parser.add_argument("--images", type=int, default=1000, metavar="N", help="default: %(default)s")
     parser.add_argument("--shard", type=int, default=100, metavar="N", help="images per shard (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="default: %(default)s")

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from arguments import Parser
 from open_world import Drawn, room, split_of
 from protocol import facts, write
 from samples import REPORT, Sample, add_options, samples
@@ -54,7 +55,7 @@ def measure(learner: str, sample: Sample, shots: int, spare: int, options: argpa
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(prog="calibration.py", description=__doc__)
+    parser = Parser("calibration.py", __doc__)
     add_options(parser, "calibration", text=False)
     options = parser.parse_args()
     options.draws = 2 if options.quick else DRAWS

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from arguments import Parser
 from defaults import draw, room
 from protocol import facts, write
 from samples import REPORT, Sample, add_options, samples
@@ -107,7 +108,7 @@ def table(cells: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(prog="check.py", description=__doc__)
+    parser = Parser("check.py", __doc__)
     add_options(parser, "check")
     options = parser.parse_args()
     torch.set_num_threads(1)

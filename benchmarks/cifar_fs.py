@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from arguments import Parser, prepared
 from protocol import (
     N_EPISODES,
     Cells,
@@ -362,10 +363,16 @@ def listed(rows: Sequence[dict[str, Any]], dataset: str) -> list[dict[str, Any]]
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(prog="cifar_fs.py", description=__doc__)
-    parser.add_argument("--data", default="data/cifar_fs", metavar="DIR", help="prepared data (default: %(default)s)")
+    parser = Parser("cifar_fs.py", __doc__)
+    parser.add_argument(
+        "--data",
+        type=prepared("cifar-fs", "train", "val", "test"),
+        default="data/cifar_fs",
+        metavar="DIR",
+        help="prepared data (default: %(default)s)",
+    )
     parser.add_argument("--work", default="runs/cifar_fs_benchmark", metavar="DIR", help="trainings (%(default)s)")
-    parser.add_argument("--out", default="benchmarks/results/cifar_fs", metavar="NAME", help="NAME.json and NAME.md")
+    parser.add_out("benchmarks/results/cifar_fs")
     parser.add_argument("--episodes", type=int, metavar="N", help="training episodes (default: those of the recipe)")
     parser.add_argument("--test-episodes", type=int, default=N_EPISODES, metavar="N", help="default: %(default)s")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N", help="default: 0")

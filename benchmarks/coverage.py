@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from arguments import Parser
 from defaults import draw, room
 from numpy.typing import NDArray
 from protocol import facts, write
@@ -116,7 +117,7 @@ def table(cells: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(prog="coverage.py", description=__doc__)
+    parser = Parser("coverage.py", __doc__)
     add_options(parser, "coverage", text=False)
     options = parser.parse_args()
     torch.set_num_threads(1)

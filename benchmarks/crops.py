@@ -15,6 +15,7 @@ from itertools import product
 from typing import Any
 
 import numpy as np
+from arguments import Parser, named
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 from protocol import facts
@@ -127,14 +128,16 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Measure, print and write the results."""
-    parser = argparse.ArgumentParser(prog="crops.py", description=__doc__)
-    parser.add_argument("data", nargs="*", metavar="NAME=DATA", help="square images, of a split: NAME=DATA@SPLIT")
+    parser = Parser("crops.py", __doc__)
+    parser.add_argument(
+        "data", nargs="*", metavar="NAME=DATA", type=named("@"), help="square images, of a split: NAME=DATA@SPLIT"
+    )
     parser.add_argument("--backbone", default="tf_efficientnet_lite0", metavar="NAME", help="default: %(default)s")
     parser.add_argument("--size", type=int, metavar="PX", help="side of the network's input (default: its own)")
     parser.add_argument("--images", type=int, default=15, metavar="N", help="images of a class (default: %(default)s)")
     parser.add_argument("--draws", type=int, default=50, metavar="N", help="draws of the support (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the long images (default: %(default)s)")
-    parser.add_argument("--out", default="benchmarks/results/crops.json", metavar="FILE", help="%(default)s")
+    parser.add_out("benchmarks/results/crops.json")
     options = parser.parse_args()
     rows = measure(options)
     results = {**facts("crops.py", options.seed), "backbone": options.backbone, "rows": rows}

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from arguments import Parser
 from numpy.typing import NDArray
 from protocol import facts, write
 from samples import REPORT, Sample, add_options, samples
@@ -232,7 +233,7 @@ def _shots(cell: dict[str, Any]) -> str:
 
 def main() -> None:
     """Measure, print a table and write the results."""
-    parser = argparse.ArgumentParser(prog="defaults.py", description=__doc__)
+    parser = Parser("defaults.py", __doc__)
     add_options(parser, "defaults")
     options = parser.parse_args()
     options.fewer = 10 if options.quick else 1

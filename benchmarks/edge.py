@@ -10,7 +10,6 @@ and learn from, the other half to measure on. One thread.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -21,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from arguments import Parser, prepared
 from numpy.typing import NDArray
 from PIL import Image
 from protocol import facts, write
@@ -143,13 +143,15 @@ def table(results: dict[str, Any]) -> str:
 
 def main() -> None:
     """Measure, print a table and write the results."""
-    parser = argparse.ArgumentParser(prog="edge.py", description=__doc__)
-    parser.add_argument("--data", default="data/cifar_fs", metavar="DIR", help="default: %(default)s")
+    parser = Parser("edge.py", __doc__)
+    parser.add_argument(
+        "--data", type=prepared("cifar-fs"), default="data/cifar_fs", metavar="DIR", help="default: %(default)s"
+    )
     parser.add_argument("--split", default="val", help="default: %(default)s")
     parser.add_argument(
         "--max-loss", type=float, default=0.01, metavar="L", help="largest accuracy loss of int8 (default: %(default)s)"
     )
-    parser.add_argument("--out", default="benchmarks/results/edge", metavar="NAME", help="NAME.json, NAME.md")
+    parser.add_out("benchmarks/results/edge")
     options = parser.parse_args()
     torch.set_num_threads(1)
     try:

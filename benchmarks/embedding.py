@@ -7,7 +7,6 @@ them. A figure is the median over the rounds, with quartiles.
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 import time
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from arguments import Parser
 from numpy.typing import NDArray
 from PIL import Image
 from protocol import facts
@@ -135,14 +135,14 @@ def quartiles(values: NDArray[np.float64]) -> list[float]:
 
 def main() -> None:
     """Measure, print a table and write the results."""
-    parser = argparse.ArgumentParser(prog="embedding.py", description=__doc__)
+    parser = Parser("embedding.py", __doc__)
     parser.add_argument("--backbone", default="tf_efficientnet_lite0", metavar="NAME", help="default: %(default)s")
     parser.add_argument("--images", type=int, default=96, metavar="N", help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=31, metavar="N", help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="seed of the crops (default: %(default)s)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     parser.add_argument("--threads", type=int, help="torch threads (default: torch's default)")
-    parser.add_argument("--out", default="benchmarks/results/embedding.json", metavar="FILE", help="%(default)s")
+    parser.add_out("benchmarks/results/embedding.json")
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)

@@ -35,6 +35,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from arguments import Parser
 from numpy.typing import NDArray
 from protocol import facts, kibibytes, write
 from sklearn.neighbors import NearestCentroid
@@ -401,12 +402,12 @@ def table_of_others(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Measure, print a table and write the results."""
-    parser = argparse.ArgumentParser(prog="incremental.py", description=__doc__)
+    parser = Parser("incremental.py", __doc__)
     parser.add_argument("--known", type=int, default=KNOWN[-1], metavar="N", help="most classes (default: %(default)s)")
     parser.add_argument("--classes", type=int, default=10_000, metavar="N", help="one by one (default: %(default)s)")
     parser.add_argument("--load", type=float, default=60, metavar="S", help="seconds of load (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the embeddings (default: %(default)s)")
-    parser.add_argument("--out", default="benchmarks/results/incremental", metavar="NAME", help="NAME.json, NAME.md")
+    parser.add_out("benchmarks/results/incremental")
     parser.add_argument("--bounds", action="store_true", help="the default learner alone, to NAME_bounds")
     parser.add_argument("--worker", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from arguments import Parser
 from numpy.typing import NDArray
 from protocol import facts, kibibytes, write
 
@@ -357,7 +358,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Measure, print a table and write the results."""
-    parser = argparse.ArgumentParser(prog="index.py", description=__doc__)
+    parser = Parser("index.py", __doc__)
     parser.add_argument(
         "--sizes", type=int, nargs="+", default=list(SIZES), metavar="N", help="keys (default: %(default)s)"
     )
@@ -367,7 +368,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=CONTESTANTS, default=CONTESTANTS, metavar="NAME")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="seed of keys and queries (default: %(default)s)")
-    parser.add_argument("--out", default="benchmarks/results/index", metavar="NAME", help="NAME.json and NAME.md")
+    parser.add_out("benchmarks/results/index")
     parser.add_argument("--worker", metavar="CONTESTANT", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:

@@ -8,7 +8,6 @@ exact answer is worth that. `fewshot/search/limits.py` holds it, and ``--write``
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from arguments import Parser
 from index import make_data
 from numpy.typing import NDArray
 from protocol import facts, write
@@ -83,10 +83,10 @@ def table(rows: list[dict[str, Any]], found: dict[str, dict[int, int]]) -> str:
 
 def main() -> None:
     """Measure, print a table and write the results."""
-    parser = argparse.ArgumentParser(prog="index_limits.py", description=__doc__)
+    parser = Parser("index_limits.py", __doc__)
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), metavar="N", help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="seed of keys and queries (default: %(default)s)")
-    parser.add_argument("--out", default="benchmarks/results/index_limits", metavar="NAME", help="NAME.json, NAME.md")
+    parser.add_out("benchmarks/results/index_limits")
     parser.add_argument("--write", action="store_true", help="also write the limits to fewshot/search/limits.py")
     options = parser.parse_args()
     torch.set_num_threads(1)

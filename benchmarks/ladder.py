@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from arguments import Parser
 from pictures import CELLS, Accuracies, accuracies, add_options, milliseconds, pictures, summed
 from protocol import facts, write
 
@@ -80,12 +81,12 @@ def _pair(values: Any) -> str:
 
 def main() -> None:
     """Measure, print a table and write the results."""
-    parser = argparse.ArgumentParser(prog="ladder.py", description=__doc__)
+    parser = Parser("ladder.py", __doc__)
     add_options(parser)
     parser.add_argument("--backbones", nargs="+", default=RUNGS, metavar="NAME[@PX]", help="networks, and their sizes")
     parser.add_argument("--pretrained", action="store_true", help="download the weights of timm names from the hub")
     parser.add_argument("--weights", metavar="FILE", help="weights of the one network: a local file, or 'random'")
-    parser.add_argument("--out", default="benchmarks/results/ladder", metavar="NAME", help="NAME.json and NAME.md")
+    parser.add_out("benchmarks/results/ladder")
     options = parser.parse_args()
     try:
         rows = measure(options)

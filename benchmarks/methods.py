@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from arguments import Parser, prepared
 from numpy.typing import NDArray
 from protocol import facts, restore_sampler_init, write
 from torch.utils.data import DataLoader
@@ -254,12 +255,17 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Measure, print a table and write the results."""
-    parser = argparse.ArgumentParser(prog="methods.py", description=__doc__)
-    parser.add_argument("--out", default="benchmarks/results/methods", metavar="NAME", help="NAME.json and NAME.md")
+    parser = Parser("methods.py", __doc__)
+    parser.add_out("benchmarks/results/methods")
     parser.add_argument("--episodes", type=int, default=600, metavar="N", help="per round (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="default: %(default)s")
     parser.add_argument("--accuracy", type=int, default=1000, metavar="N", help="episodes of accuracies")
-    parser.add_argument("--data", metavar="DIR", help="prepared data, such as data/cifar_fs, whose accuracies to tell")
+    parser.add_argument(
+        "--data",
+        type=prepared("cifar-fs", "test"),
+        metavar="DIR",
+        help="prepared data, such as data/cifar_fs, whose accuracies to tell",
+    )
     parser.add_argument("--methods", nargs="+", default=list_learners(), metavar="NAME", help="default: all")
     options = parser.parse_args()
     torch.set_num_threads(1)

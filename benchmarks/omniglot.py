@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from arguments import Parser, prepared
 from protocol import Cells, as_results, episodes, facts, figures, head, line, measure, over_seeds, published, write
 
 from fewshot import (
@@ -169,10 +170,16 @@ def listed(rows: list[dict[str, Any]], split: str) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Run the benchmark, or compare recipes."""
-    parser = argparse.ArgumentParser(prog="omniglot.py", description=__doc__)
-    parser.add_argument("--data", default="data/omniglot", metavar="DIR", help="prepared data (default: %(default)s)")
+    parser = Parser("omniglot.py", __doc__)
+    parser.add_argument(
+        "--data",
+        type=prepared("omniglot", "train", "val", "test"),
+        default="data/omniglot",
+        metavar="DIR",
+        help="prepared data (default: %(default)s)",
+    )
     parser.add_argument("--work", default="runs/omniglot_benchmark", metavar="DIR", help="trainings (%(default)s)")
-    parser.add_argument("--out", default="benchmarks/results/omniglot", metavar="NAME", help="NAME.json and NAME.md")
+    parser.add_out("benchmarks/results/omniglot")
     parser.add_argument("--episodes", type=int, default=6500, metavar="N", help="training episodes (%(default)s)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N", help="default: 0")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS, metavar="NAME")

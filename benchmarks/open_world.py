@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from arguments import Parser
 from numpy.typing import NDArray
 from protocol import facts, write
 from samples import REPORT, Sample, add_options, samples
@@ -302,7 +303,7 @@ def table(found: dict[str, list[dict[str, Any]]]) -> str:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(prog="open_world.py", description=__doc__)
+    parser = Parser("open_world.py", __doc__)
     add_options(parser, "open_world", text=False)
     parser.add_argument("--draws", type=int, default=DRAWS, metavar="N", help="default: %(default)s")
     options = parser.parse_args()

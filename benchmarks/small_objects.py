@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import skimage.data
 import torch
+from arguments import Parser
 from numpy.typing import NDArray
 from pictures import add_options, pictures
 from PIL import Image
@@ -121,11 +122,11 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Measure, print a table and write the results."""
-    parser = argparse.ArgumentParser(prog="small_objects.py", description=__doc__)
+    parser = Parser("small_objects.py", __doc__)
     add_options(parser)
     parser.add_argument("--backbone", default="tf_efficientnet_lite0", metavar="NAME", help="default: %(default)s")
     parser.add_argument("--size", type=int, default=320, metavar="PX", help="side of a scene (default: %(default)s)")
-    parser.add_argument("--out", default="benchmarks/results/small_objects", metavar="NAME", help="NAME.json, NAME.md")
+    parser.add_out("benchmarks/results/small_objects")
     options = parser.parse_args()
     rows = measure(options)
     of = {"backbone": options.backbone, "size": options.size, "n_query": N_QUERY, "episodes": SHOTS}

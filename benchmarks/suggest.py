@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from arguments import Parser
 from defaults import interval
 from numpy.typing import NDArray
 from protocol import facts, write
@@ -132,7 +133,7 @@ def _shown(one: dict[str, Any] | None, strategy: str) -> str:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(prog="suggest.py", description=__doc__)
+    parser = Parser("suggest.py", __doc__)
     add_options(parser, "suggest")
     options = parser.parse_args()
     torch.set_num_threads(1)

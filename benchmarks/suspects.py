@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from arguments import Parser
 from defaults import draw
 from numpy.typing import NDArray
 from PIL import Image
@@ -170,7 +171,7 @@ def table(cells: list[dict[str, Any]], copied: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(prog="suspects.py", description=__doc__)
+    parser = Parser("suspects.py", __doc__)
     add_options(parser, "suspects", text=False)
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from arguments import Parser, prepared
 from numpy.typing import NDArray
 from protocol import facts
 
@@ -67,13 +68,18 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Measure, print and write the results."""
-    parser = argparse.ArgumentParser(prog="temperature.py", description=__doc__)
-    parser.add_argument("data", metavar="DATA", help="prepared data with a split 'val', see fewshot data")
+    parser = Parser("temperature.py", __doc__)
+    parser.add_argument(
+        "data",
+        metavar="DATA",
+        type=prepared("folder PHOTOS", "val"),
+        help="prepared data with a split 'val', see fewshot data",
+    )
     parser.add_argument("--backbone", default="tf_efficientnet_lite0", metavar="NAME", help="default: %(default)s")
     parser.add_argument("--size", type=int, nargs="+", default=[32, 64, 96, 128, 160, 224], metavar="PX")
     parser.add_argument("--episodes", type=int, default=600, metavar="N", help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="seed of the episodes (default: %(default)s)")
-    parser.add_argument("--out", default="benchmarks/results/temperature.json", metavar="FILE", help="%(default)s")
+    parser.add_out("benchmarks/results/temperature.json")
     options = parser.parse_args()
     rows = measure(options)
     results = {**facts("temperature.py", options.seed), "backbone": options.backbone, "rows": rows}

@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from arguments import Parser
 from protocol import facts, kibibytes, restore_sampler_init, write
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -282,11 +283,11 @@ def table(results: dict[str, Any]) -> str:
 
 def main() -> None:
     """Measure, print a table and write the results."""
-    parser = argparse.ArgumentParser(prog="training_speed.py", description=__doc__)
+    parser = Parser("training_speed.py", __doc__)
     parser.add_argument("--episodes", type=int, default=10, metavar="N", help="per turn (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=11, metavar="N", help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="seed of the noise (default: %(default)s)")
-    parser.add_argument("--out", default="benchmarks/results/training_speed", metavar="NAME", help="NAME.json, NAME.md")
+    parser.add_out("benchmarks/results/training_speed")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     parser.add_argument("--worker", metavar="CONTESTANT", help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -10,6 +10,7 @@ import json
 import math
 from typing import Any
 
+from arguments import Parser
 from pictures import accuracies, add_options, heading, milliseconds, pictures, summed
 from protocol import facts, write
 
@@ -55,11 +56,11 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Measure, print a table and write the results."""
-    parser = argparse.ArgumentParser(prog="views.py", description=__doc__)
+    parser = Parser("views.py", __doc__)
     add_options(parser)
     parser.add_argument("--backbone", default="tf_efficientnet_lite0", metavar="NAME", help="default: %(default)s")
     parser.add_argument("--size", type=int, metavar="PX", help="side of the network's input (default: its own)")
-    parser.add_argument("--out", default="benchmarks/results/views", metavar="NAME", help="NAME.json and NAME.md")
+    parser.add_out("benchmarks/results/views")
     options = parser.parse_args()
     rows = measure(options)
     write(options.out, {**facts("views.py", options.seed), "backbone": options.backbone, "rows": rows}, table(rows))

@@ -6,7 +6,6 @@ take turns. Each runs in a separate process, which embeds once before it is time
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from contextlib import contextmanager
 from statistics import median
 from typing import Any
 
+from arguments import Parser
 from protocol import facts, write
 
 CHILD = """
@@ -76,8 +76,8 @@ def table(rows: list[dict[str, Any]], images: int) -> str:
 
 def main() -> None:
     """Measure, print a table and write the results."""
-    parser = argparse.ArgumentParser(prog="waiting.py", description=__doc__)
-    parser.add_argument("--out", default="benchmarks/results/waiting", metavar="NAME", help="NAME.json and NAME.md")
+    parser = Parser("waiting.py", __doc__)
+    parser.add_out("benchmarks/results/waiting")
     parser.add_argument("--images", type=int, default=96, metavar="N", help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="default: %(default)s")
     parser.add_argument(

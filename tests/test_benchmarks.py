@@ -1,6 +1,7 @@
 """The accuracy benchmarks: as processes, on tiny data; what they find is the same twice."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -45,25 +46,71 @@ def run_alone(script, out, *arguments):
     return json.loads(Path(f"{out}.json").read_text())
 
 
-#: Begins every script, in one process: to import torch takes seconds.
+#: Begins every script, in one process: to import torch takes seconds. A line says what came of each try.
 BEGIN = """
-import contextlib, io, runpy, sys
-for script in sys.argv[1:]:
-    sys.argv, said = [script, "--help"], io.StringIO()
-    with contextlib.redirect_stdout(said):
+import contextlib, io, json, re, runpy, sys
+def run(script, *arguments):
+    sys.argv, said, status = [script, *arguments], io.StringIO(), 0
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         try:
             runpy.run_path(script, run_name="__main__")
         except SystemExit as left:
-            assert not left.code, script
-    assert "usage: " + script.rpartition("/")[2] in said.getvalue(), script
+            status = left.code or 0
+    print(json.dumps([script.rpartition("/")[2], arguments, status, said.getvalue()]))
+    return said.getvalue()
+for script in sys.argv[1:]:
+    text = run(script, "--help")
+    for option in ("--data", "--cifar", "--omniglot", "--eurosat"):
+        if re.search(rf"^  {option} ", text, re.M):
+            run(script, option, "gone")
+            if f"default: data/" in text:
+                run(script)
+    if "NAME=" in text:
+        run(script, "mine=gone")
+    elif " DATA\\n" in text:
+        run(script, "gone")
 """
 
 
-def test_every_script_begins():
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    """What the scripts print about their options and about data that is not there: name, arguments, status, text."""
     scripts = [str(path) for path in sorted(BENCHMARKS.glob("*.py")) if "def main" in path.read_text()]
     assert len(scripts) > 20
-    ran = python(BEGIN, *scripts, cwd=BENCHMARKS)
+    ran = python(BEGIN, *scripts, cwd=tmp_path_factory.mktemp("empty"), path=[BENCHMARKS])
     assert ran.returncode == 0, ran.stderr
+    return [json.loads(line) for line in ran.stdout.splitlines()]
+
+
+def test_every_script_begins_and_says_where_its_results_go_unless_a_trial_says_otherwise(begun):
+    for script, arguments, status, text in begun:
+        if arguments == ["--help"]:
+            assert (status, text.startswith(f"usage: {script}")) == (0, True), script
+            told = " ".join(text.split())
+            result = (
+                rf"\(default: benchmarks/results/{script[:-3]}(\.json)?, which is published: give a trial another one"
+            )
+            assert re.search(result, told) or script == "sentences.py", told
+
+
+def test_data_that_is_not_there_is_one_sentence_with_what_makes_it(begun):
+    missing = [one for one in begun if one[1] != ["--help"]]
+    assert len({script for script, *_ in missing}) > 15
+    for script, arguments, status, text in missing:
+        place = arguments[-1].removeprefix("mine=") if arguments else "data/"
+        assert (status, text.count("\n")) == (2, 1), text
+        assert text.startswith(f"{script}: argument "), text
+        assert place in text
+        assert re.search(r"make it with: fewshot data|give a folder of class folders|download it to there", text), text
+    told = next(text for script, arguments, _, text in missing if script == "cifar_fs.py" and not arguments)
+    assert told.endswith("data/cifar_fs does not exist; make it with: fewshot data cifar-fs --out data/cifar_fs\n")
+
+
+def test_data_without_a_split_is_one_sentence(tmp_path):
+    noise(tmp_path / "data", 32, (3,), {"train": 4})
+    ran = python(ONE, BENCHMARKS / "cifar_fs.py", "--data", tmp_path / "data", path=[BENCHMARKS])
+    assert (ran.returncode, ran.stderr.count("\n")) == (2, 1)
+    assert "data has no split 'test'; make it with: fewshot data cifar-fs --out" in ran.stderr
 
 
 @pytest.mark.slow
