@@ -120,11 +120,36 @@ def test_a_failure_is_told_and_exact_search_goes_on(held, monkeypatch):
     assert index.build().kind == "ivf"
 
 
-def test_a_process_may_end_while_it_builds():
-    code = (
-        "import numpy as np; from fewshot import PrototypeIndex\n"
-        "keys = np.random.default_rng(0).normal(size=(30000, 64)).astype('float32')\n"
-        "print(PrototypeIndex(index='hnsw').add(keys).search(keys[:2])[0].tolist())"
-    )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
-    assert (run.returncode, run.stdout, run.stderr) == (0, "[[0], [1]]\n", "")
+#: Ends while a background thread builds an index for the first time, or again after many keys were removed.
+ENDS = """
+import sys, time, numpy as np
+from fewshot import PrototypeIndex
+kind, again, seconds = sys.argv[1], sys.argv[2] == "again", float(sys.argv[3])
+keys = np.random.default_rng(0).normal(size=(30000, 64)).astype("float32")
+index = PrototypeIndex("cosine", kind).add(keys)
+if again:
+    index.build()
+    index.remove(range(10000))
+print(index.search(keys[-2:])[0].tolist(), flush=True)
+time.sleep(seconds)
+began = time.perf_counter()
+import atexit
+atexit._run_exitfuncs()
+print(time.perf_counter() - began < 20)
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "when", "seconds"),
+    [
+        ("hnsw", "first", 0),
+        ("ivf", "again", 0.4),
+        pytest.param("ivf", "first", 0.5, marks=pytest.mark.slow),
+        pytest.param("ivf", "again", 0.8, marks=pytest.mark.slow),
+        pytest.param("hnsw", "again", 0.8, marks=pytest.mark.slow),
+    ],
+)
+def test_a_process_may_end_while_it_builds(kind, when, seconds):
+    command = [sys.executable, "-c", ENDS, kind, when, str(seconds)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "[[29998], [29999]]\nTrue\n", "")

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from fewshot.persistence.files import open_regular, read_regular
+from fewshot.search.background import while_wanted
 from fewshot.utils.threads import use_one_thread_after_fork
 
 _log = logging.getLogger(__name__)
@@ -143,7 +144,7 @@ class Approximate:
             if kind != "flat":
                 sample = np.sort(np.random.default_rng(0).permutation(n)[: TRAINING_POINTS * (n_lists or 1000)])
                 index.train(rows(np.resize(sample, max(n_lists and CODES, len(sample)))))
-            for start in range(0, n, PART[kind]):
+            for start in while_wanted(range(0, n, PART[kind])):
                 index.add(rows(np.arange(start, min(start + PART[kind], n))))
         if kind == "hnsw":  # without the room that its arrays had to grow: a third of its memory
             faiss = faiss_module()
@@ -157,7 +158,7 @@ class Approximate:
         faiss = faiss_module()
         index = faiss.deserialize_index(faiss.serialize_index(self.index))
         with _threads():
-            for start in range(0, len(rows), PART[self.choice.kind]):
+            for start in while_wanted(range(0, len(rows), PART[self.choice.kind])):
                 index.add(rows[start : start + PART[self.choice.kind]])
         return Approximate(index, self.choice)
 

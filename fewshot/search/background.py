@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import threading
 import weakref
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from fewshot.utils.locks import lock_of
 from fewshot.utils.warning import warn
 
-#: Seconds that the end of the process waits for a thread to notice: FAISS must not be cut off while it computes.
+T = TypeVar("T")
+#: Seconds that the end of the process waits for a thread to notice: a thread that is cut off inside of C++ aborts it.
 PATIENCE = 30
 
 _guard = threading.Lock()
 _begun: WeakKeyDictionary[Any, threading.Thread] = WeakKeyDictionary()
+_running: set[threading.Thread] = set()
 _ending = threading.Event()
 
 
@@ -25,8 +28,10 @@ class Abandoned(Exception):
     """The owner of the work is gone, or the process ends."""
 
 
-def begin(owner: Any, work: Callable[[Callable[[], Any]], Any], what: str) -> None:
+def begin(owner: Any, work: Callable[[Callable[[], Any]], Any], what: str) -> threading.Thread | None:
     """Let a daemon thread do ``work(alive)`` under the lock of `owner`, once for each owner and process.
+
+    Return the thread; None if it has begun before, or the process ends.
 
     Parameters
     ----------
@@ -39,11 +44,21 @@ def begin(owner: Any, work: Callable[[Callable[[], Any]], Any], what: str) -> No
     """
     with _guard:
         if owner in _begun or _ending.is_set():
-            return
+            return None
         arguments = (weakref.ref(owner), lock_of(owner), work, what)
         thread = threading.Thread(target=_run, args=arguments, name="fewshot-build", daemon=True)
         _begun[owner] = thread
+        _running.add(thread)
     thread.start()
+    return thread
+
+
+def while_wanted(parts: Iterable[T]) -> Iterator[T]:
+    """Yield parts of the work, of which each takes a second at most; end a background thread when the process ends."""
+    for part in parts:
+        if _ending.is_set() and threading.current_thread() in _running:
+            raise Abandoned
+        yield part
 
 
 def is_running(owner: Any) -> bool:
@@ -65,19 +80,32 @@ def _run(ref: Callable[[], Any], lock: threading.RLock, work: Callable[[Callable
     except Abandoned:
         pass
     except Exception as error:
-        warn(f"{what} failed ({type(error).__name__}: {error}); answers stay exact, and build() tries again")
+        if not _ending.is_set():  # else FAISS was interrupted
+            warn(f"{what} failed ({type(error).__name__}: {error}); answers stay exact, and build() tries again")
+    finally:
+        with _guard:
+            _running.discard(threading.current_thread())
 
 
 def _end() -> None:
     _ending.set()
-    for thread in list(_begun.values()):
+    with _guard:
+        threads = list(_running)
+    if not threads:
+        return
+    faiss = sys.modules.get("faiss")
+    if faiss is not None:  # k-means looks at it after each round
+        faiss.TimeoutCallback.reset(0)
+    for thread in threads:
         thread.join(PATIENCE)
+    if faiss is not None:
+        faiss.InterruptCallback.clear_instance()
 
 
 def _forget() -> None:
     """Forget, in a forked child, the threads that it lacks."""
-    global _guard, _begun
-    _guard, _begun = threading.Lock(), WeakKeyDictionary()
+    global _guard, _begun, _running
+    _guard, _begun, _running = threading.Lock(), WeakKeyDictionary(), set()
 
 
 atexit.register(_end)

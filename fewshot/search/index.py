@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fewshot.persistence.artifact import Versions, writing
 from fewshot.search.approximate import Choice
+from fewshot.search.background import begin
 from fewshot.search.growing import capacity, is_merge_due, is_quick, merged
 from fewshot.search.packing import PRECISIONS, Precision, packed, width
 from fewshot.search.saving import load_index, save_index
@@ -346,8 +347,7 @@ class PrototypeIndex:
         if is_quick(state):
             self._merge(state)
         elif self._merger is None or not self._merger.is_alive():  # a forked child has the object but no thread
-            self._merger = threading.Thread(target=self._merge, args=(state,), name="fewshot-merge", daemon=True)
-            self._merger.start()
+            self._merger = begin(state, lambda _: self._merge(state), "merging keys in the background")
 
     def _merge(self, begun: State) -> None:
         """Merge all live keys of a state into a new base; changes made meanwhile are kept."""

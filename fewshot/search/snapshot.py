@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fewshot.search.approximate import CANDIDATES, GLANCED_FROM, SPARE, Approximate, Choice, most_candidates
-from fewshot.search.background import begin
+from fewshot.search.background import begin, while_wanted
 from fewshot.search.limits import exact_limit
 from fewshot.search.packing import width
 from fewshot.search.similarity import CHUNK_BYTES, PART, KeySnapshot, PreparedKeys, top
@@ -168,12 +168,13 @@ class FaissSnapshot(KeySnapshot):
     def _proposed(self, index: Approximate, trials: Trials, effort: int) -> list[NDArray[np.int64]]:
         """Return what an index proposes at one effort, for a part of the queries after another."""
         wanted = min(len(self.keys), most_candidates(self.kind, effort, trials.nearest.shape[1]))
-        return [index.search(self._to_faiss(x), wanted, effort)[0] for x in trials.queries.split(PART_OF_TRIALS)]
+        parts = while_wanted(trials.queries.split(PART_OF_TRIALS))
+        return [index.search(self._to_faiss(x), wanted, effort)[0] for x in parts]
 
     def _glanced(self, index: Approximate, trials: Trials) -> tuple[NDArray[Any], NDArray[np.bool_], NDArray[np.bool_]]:
         """Return how close the best is that a first look finds for each tuning query, and what `hasten` asks of it."""
         held, n = trials.held.numpy(), min(len(self.keys), index.choice.efforts[0][2])
-        found = [index.glance(self._to_faiss(x), n, held) for x in trials.queries.split(PART_OF_TRIALS)]
+        found = [index.glance(self._to_faiss(x), n, held) for x in while_wanted(trials.queries.split(PART_OF_TRIALS))]
         is_right = self._similarities(trials, [ids for ids, _ in found])[:, 0] >= trials.nearest[:, 0]
         return np.concatenate([closeness for _, closeness in found]), is_right.numpy(), trials.is_near.numpy()
 
@@ -184,7 +185,7 @@ class FaissSnapshot(KeySnapshot):
     def _similarities(self, trials: Trials, proposed: list[NDArray[np.int64]]) -> Tensor:
         """Return the similarities (q, k) of the best candidates to the tuning queries."""
         k, parts = trials.nearest.shape[1], zip(trials.queries.split(PART_OF_TRIALS), proposed, strict=True)
-        return torch.cat([self._best(x, ids, min(k, ids.shape[1]), trials.held)[1] for x, ids in parts])
+        return torch.cat([self._best(x, ids, min(k, ids.shape[1]), trials.held)[1] for x, ids in while_wanted(parts)])
 
     def grown(self, more: Tensor) -> FaissSnapshot | None:
         """Return a snapshot of these keys and `more` (k, d), added to the graph; None if one must be built."""
@@ -369,9 +370,9 @@ class FaissSnapshot(KeySnapshot):
     def _parts(self, queries: Tensor, k: int) -> Iterator[PreparedKeys]:
         """Yield all keys, a part at a time: users of FAISS should not pay for a prepared copy of all."""
         if self._plain is not None and queries.dtype == torch.float32 and not (self.steady or self.needs_double):
-            yield from self._plain.parts(len(queries), k)
+            yield from while_wanted(self._plain.parts(len(queries), k))
             return
-        parts = map(self.prepare, self.keys.split(max(PART, 4 * k)))
+        parts = while_wanted(map(self.prepare, self.keys.split(max(PART, 4 * k))))
         yield from (part.steadied() if self.steady else part for part in parts)
 
     def chunk(self, k: int = 1) -> int:
