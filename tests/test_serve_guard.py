@@ -431,7 +431,7 @@ def test_no_stack_trace_leaves_nor_what_others_say(client, monkeypatch, caplog, 
 
 
 def test_names_are_escaped_in_logs_and_headers(client, caplog):
-    from fewshot.serve.logs import JSONFormatter
+    from fewshot.serve.log_lines import JSONFormatter
 
     caplog.set_level("INFO", "fewshot.serve")
     name = 'x\r\nSet-Cookie: a=b\x1b[2J","level":"error'

@@ -219,6 +219,26 @@ def test_the_threads_of_a_process_share_a_heap(workers, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_worker_that_dies_is_told_and_replaced_and_the_end_is_quick(tmp_path):
+    with process(tmp_path / "model", "--workers", "2", *QUICK) as found:
+        one = int(Path(f"/proc/{found.pid}/task/{found.pid}/children").read_text().split()[-1])
+        os.kill(one, signal.SIGKILL)
+        deadline = time.monotonic() + 60
+        while not any(f"the worker {one} has ended (signal 9); another one begins" in line for line in found.log):
+            assert time.monotonic() < deadline, found.log
+            time.sleep(0.1)
+        with one_of_each_worker(found.url):
+            pass
+        found.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        began = time.monotonic()
+        with pytest.raises(httpx.ConnectError):  # at once, so that a proxy can go on to another service
+            httpx.get(f"{found.url}health/ready", timeout=30, trust_env=False)
+        assert time.monotonic() - began < 1
+        assert found.wait(10) == 0
+
+
+@pytest.mark.slow
 def test_workers_end_with_the_process_that_looks_after_them(tmp_path):
     with process(tmp_path / "model", "--workers", "2", *QUICK) as found:
         found.kill()

@@ -17,7 +17,7 @@ from fewshot.images.image_classifier import FewShotImageClassifier
 from fewshot.learners.registry import add_plugin
 from fewshot.serve.app import create_app
 from fewshot.serve.connection import connection_of
-from fewshot.serve.logs import set_up
+from fewshot.serve.log_lines import set_up
 from fewshot.serve.settings import Settings
 from fewshot.serve.signals import quiet_signals
 from fewshot.serve.workshop import Workshop

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import socket
@@ -13,10 +14,12 @@ from typing import Any
 
 from fewshot.errors import ArtifactError, FewshotError
 from fewshot.persistence.artifact import is_artifact, refuse_others
+from fewshot.serve.log_lines import set_up
 from fewshot.serve.settings import Settings
 from fewshot.serve.signals import quiet_signals
 from fewshot.serve.worker import run_worker
 
+_log = logging.getLogger("fewshot.serve")
 #: How often workers are looked after. The variable under which they share their figures.
 POLL_SECONDS, SHARED = 0.1, "PROMETHEUS_MULTIPROC_DIR"
 #: Addresses that only this machine reaches.
@@ -101,6 +104,7 @@ def supervise(settings: Settings, listener: socket.socket, ready: Callable[[], N
 
     Any worker may change the folder: its lock lets one do so at a time, and the others notice.
     """
+    set_up(settings.log_level)
     stop = threading.Event()
     context = multiprocessing.get_context("spawn")
 
@@ -124,10 +128,18 @@ def supervise(settings: Settings, listener: socket.socket, ready: Callable[[], N
                         continue
                     if not is_ready.is_set():  # it would fail again
                         raise ArtifactError(f"{settings.folder} cannot be served; see what the worker has said")
+                    how = _how(process.exitcode)
+                    _log.warning("the worker %d has ended (%s); another one begins", process.pid, how)
                     workers[place] = start()
         finally:
+            listener.close()  # else connections would wait for workers that take no more of them
             for process, _ in workers:
                 process.terminate()
             for process, _ in workers:
                 process.join()
             del os.environ[SHARED]
+
+
+def _how(exitcode: int) -> str:
+    """Return how a process has ended: signal 9 is also what the system sends when memory runs out."""
+    return f"signal {-exitcode}" if exitcode < 0 else f"status {exitcode}"

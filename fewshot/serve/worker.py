@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import sys
 from collections.abc import Callable
 
 from fewshot.serve.settings import Settings
@@ -15,3 +17,5 @@ def run_worker(settings: Settings, listener: socket.socket, ready: Callable[[], 
     from fewshot.serve.process import work
 
     work(settings, listener, ready)
+    sys.stderr.flush()
+    os._exit(0)  # everything is answered and saved, and to take torch apart takes seconds
