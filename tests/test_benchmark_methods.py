@@ -1,12 +1,15 @@
 """Learners of a grid: their code is digested, and invalid ones are refused."""
 
 import importlib.util
+import sys
 
 import pytest
 
 from fewshot import PrototypicalLearner
 from fewshot.benchmark.grid_file import Backbone, LearnerSpec
 from fewshot.benchmark.methods import code_of, describe_method, make_learner, script_class
+from fewshot.learners import registry
+from fewshot.learners.registry import learner_class, list_learners
 
 PIXELS = Backbone("pixels")
 BASE = """
@@ -79,3 +82,21 @@ def test_a_description_has_every_parameter():
     assert {"metric", "learn_temperature"} <= found["params"].keys()
     with pytest.raises(ValueError, match="'strength'"):
         describe_method(LearnerSpec("linear-probe", params={"strength": 2}), PIXELS)
+
+
+def test_a_change_of_a_module_beside_a_plug_in_is_noticed(tmp_path, monkeypatch):
+    list_learners()  # has found the built-in ones, which stay
+    monkeypatch.setattr(registry, "_LEARNERS", dict(registry._LEARNERS))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv(registry.PLUGINS, "")
+    (tmp_path / "factor_of_mine.py").write_text("FACTOR = 1.0\n")
+    (tmp_path / "mine.py").write_text(
+        "from factor_of_mine import FACTOR\nfrom fewshot import PrototypicalLearner, register_learner\n\n"
+        "@register_learner('with a factor')\nclass Mine(PrototypicalLearner):\n"
+        "    def transform(self, x):\n        return super().transform(FACTOR * x)\n"
+    )
+    registry.add_plugin(str(tmp_path / "mine.py"))  # finds what lies beside it, as a script does
+    before = code_of(learner_class("with a factor"))
+    assert code_of(learner_class("with a factor")) == before
+    (tmp_path / "factor_of_mine.py").write_text("FACTOR = -1.0\n")
+    assert code_of(learner_class("with a factor")) != before

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import sys
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from fewshot.benchmark.grid_file import GIVEN, OWN, PIXELS, Backbone, LearnerSpec
+from fewshot.benchmark.own_code import own_files
 from fewshot.benchmark.references import LinearProbe, ScikitLearn
 from fewshot.embedding.backbones import is_path
 from fewshot.embedding.checkpoint import describe_learner, load_learner
@@ -100,10 +102,10 @@ def identify(method: LearnerSpec, backbone: Backbone) -> dict[str, Any]:
 
 
 def code_of(kind: type[Learner]) -> str:
-    """Return a digest of the files that define a learner and its base classes.
+    """Return a digest of the files that define a learner and its base classes, and of what these import.
 
-    Other imports of these files do not count, except for this package, whose version is part of every key. The digest
-    of a class that a notebook defines is new each time.
+    Installed packages do not count, except for this one, whose version is part of every key. The digest of a class that
+    a notebook defines is new each time.
     """
     files = [_file_digest(one) for one in kind.__mro__ if issubclass(one, Learner)]
     return hashlib.sha256("".join(files).encode()).hexdigest()
@@ -111,7 +113,10 @@ def code_of(kind: type[Learner]) -> str:
 
 def _file_digest(kind: type[Learner]) -> str:
     try:
-        return digest(inspect.getfile(kind))
+        path = inspect.getfile(kind)
+        if kind.__module__.startswith("fewshot."):
+            return digest(path)
+        return "".join(map(digest, own_files(path, getattr(sys.modules.get(kind.__module__), "__package__", None))))
     except (OSError, TypeError):  # defined in a notebook: there is no file to compare
         return uuid4().hex
 

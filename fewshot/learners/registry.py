@@ -132,6 +132,8 @@ def _discover() -> None:
 def add_plugin(plugin: str) -> None:
     """Load learners from a Python file or module, in this process and in its future child processes.
 
+    A file may import others of its folder, as a script does.
+
     Raises
     ------
     ValueError
@@ -154,6 +156,8 @@ def _load(plugin: str) -> None:
         if spec is None or spec.loader is None:
             raise ImportError("it is not a Python file")
         module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        if (folder := os.path.dirname(plugin)) not in sys.path:  # last: what lies there hides nothing
+            sys.path.append(folder)
         spec.loader.exec_module(module)
     except Exception as error:  # plug-in code may raise anything
         sys.modules.pop(name, None)

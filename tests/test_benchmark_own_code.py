@@ -1,0 +1,51 @@
+"""The files that a learner of somebody's own consists of."""
+
+import sys
+
+import pytest
+
+from fewshot.benchmark.own_code import own_files
+
+FILES = {
+    "mine.py": "import torch, json\nfrom helper import scaling\nimport package.part as part\nfrom bare import inner\n",
+    "helper.py": "def scaling():\n    from later import x\n    import gone\n",
+    "later.py": "import mine\n",
+    "package/__init__.py": "from . import near\nfrom .. import far\n",
+    "package/near.py": "from .deep.inner import x\nfrom fewshot import PrototypicalLearner\n",
+    "package/part.py": "",
+    "package/deep/__init__.py": "",
+    "bare/inner.py": "from .beside import x\n",
+    "bare/beside.py": "",
+    "package/deep/inner.py": "import helper\n",
+    "stranger.py": "",
+    "package/stranger.py": "",
+}
+OTHERS = ["later.py", "mine.py", "package/part.py", "bare/inner.py", "bare/beside.py"]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return tmp_path
+
+
+def test_all_that_is_imported_is_found_and_nothing_is_imported_for_that(folder):
+    before = set(sys.modules)
+    found = own_files(str(folder / "mine.py"))
+    assert found == sorted(str(folder / name) for name in FILES if "stranger" not in name)
+    assert not {name.partition(".")[0] for name in set(sys.modules) - before} & {"helper", "later", "package", "mine"}
+
+
+def test_a_relative_import_starts_in_the_package_of_the_file(folder):
+    names = ["package/near.py", "package/__init__.py", "package/deep/__init__.py", "package/deep/inner.py", "helper.py"]
+    found = own_files(str(folder / "package" / "near.py"), "package")
+    assert {*found} == {str(folder / name) for name in [*names, *OTHERS]}
+
+
+@pytest.mark.parametrize("text", ["def broken(:", "\0", "from ...far import x", "import x.y.z"])
+def test_what_cannot_be_read_or_found_is_left_out(text, tmp_path):
+    (tmp_path / "mine.py").write_text(text)
+    assert own_files(str(tmp_path / "mine.py")) == [str(tmp_path / "mine.py")]
