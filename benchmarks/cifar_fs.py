@@ -366,7 +366,7 @@ def main() -> None:
     parser = Parser("cifar_fs.py", __doc__)
     parser.add_argument(
         "--data",
-        type=prepared("cifar-fs", "train", "val", "test"),
+        type=prepared("cifar-fs", "train", "val"),
         default="data/cifar_fs",
         metavar="DIR",
         help="prepared data (default: %(default)s)",

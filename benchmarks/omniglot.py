@@ -173,7 +173,7 @@ def main() -> None:
     parser = Parser("omniglot.py", __doc__)
     parser.add_argument(
         "--data",
-        type=prepared("omniglot", "train", "val", "test"),
+        type=prepared("omniglot", "train", "val"),
         default="data/omniglot",
         metavar="DIR",
         help="prepared data (default: %(default)s)",

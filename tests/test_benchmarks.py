@@ -110,7 +110,7 @@ def test_data_without_a_split_is_one_sentence(tmp_path):
     noise(tmp_path / "data", 32, (3,), {"train": 4})
     ran = python(ONE, BENCHMARKS / "cifar_fs.py", "--data", tmp_path / "data", path=[BENCHMARKS])
     assert (ran.returncode, ran.stderr.count("\n")) == (2, 1)
-    assert "data has no split 'test'; make it with: fewshot data cifar-fs --out" in ran.stderr
+    assert "data has no split 'val'; make it with: fewshot data cifar-fs --out" in ran.stderr
 
 
 @pytest.mark.slow
