@@ -466,6 +466,18 @@ def test_another_network_in_the_folder_is_noticed(client, tmp_path):
     assert client.post("/v1/classes", data={"name": "x"}, files=files(TEMPLES[5])).status_code == 201
 
 
+def test_a_folder_that_is_gone_is_not_made_anew_without_its_history(client, tmp_path):
+    (tmp_path / "model").rename(tmp_path / "moved")
+    assert client.post("/v1/predict", files=files(FLOWERS[0])).json()["answers"][0]["label"] == "flower"
+    teach = {"data": {"name": "x"}, "files": files(TEMPLES[5])}
+    for refused in (client.post("/v1/classes", **teach), client.patch("/v1/classes/flower", json={"name": "x"})):
+        assert "put it back, or restart the service" in said(refused, 409, "gone")
+    assert not (tmp_path / "model").exists()
+    (tmp_path / "moved").rename(tmp_path / "model")
+    assert client.post("/v1/classes", **teach).status_code == 201
+    assert FewShotModel.load(tmp_path / "model").classes_.tolist() == ["flower", "temple", "x"]
+
+
 def test_a_damaged_folder_is_not_overwritten_and_readers_see_the_version_before(client, tmp_path):
     manifest = tmp_path / "model" / "manifest.json"
     whole = manifest.read_bytes()
