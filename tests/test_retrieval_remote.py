@@ -242,8 +242,9 @@ def test_what_cannot_be_sent_is_said(service, paths):
         with pytest.raises(ValueError, match="is no address of a service; expected one such as"):
             RemoteModel(url)
     with pytest.raises(ValueError, match="^token is not printable ASCII") as caught:
-        RemoteModel("http://localhost", "s3cret\n")
+        RemoteModel("http://localhost", "s3cret\nX-More: 1")
     assert "s3cret" not in str(caught.value)
+    assert RemoteModel("http://localhost", " s3cret\n").token == "s3cret"  # as a file has it
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,8 @@ class RemoteModel:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "url", checked_url(self.url))
+        if self.token is not None:  # as --token FILE does with the end of a line
+            object.__setattr__(self, "token", self.token.strip())
         if self.token is not None and not (self.token.isascii() and self.token.isprintable()):
             raise ValueError("token is not printable ASCII, which a header can hold; give that of the service")
 

@@ -223,7 +223,9 @@ class Workshop:
         if self.read_only:
             raise Problem(403, "read_only", "this service is read-only; start it without --read-only to change it")
         if not (self._view.is_empty or os.path.isdir(self.folder)):  # else it would be made, without its history
-            message = "the folder of the classifier is gone, so nothing was changed; put it back, or restart the service"
+            message = (
+                "the folder of the classifier is gone, so nothing was changed; put it back, or restart the service"
+            )
             raise Problem(409, "gone", message)
         with self._lock, writing(self.folder, _KIND):
             with self._loading:
