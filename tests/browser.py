@@ -64,13 +64,21 @@ def is_elsewhere(asked, url):
     return not asked.startswith(("/".join(url.split("/")[:3]) + "/", "blob:", "data:"))
 
 
+#: Waits until colours, which change slowly, are those of the scheme.
+AT_REST = """async () => {
+  for (let i = 0; i < 2; i += 1) await new Promise(requestAnimationFrame);
+  const changes = document.getAnimations().filter((one) => one.effect.getComputedTiming().endTime < Infinity);
+  await Promise.all(changes.map((one) => one.finished.catch(() => {})));
+}"""
+
+
 def accessible(page):
     """Check a page with axe-core in both its colours, and that nothing is wider than the screen."""
     page.evaluate(AXE.read_text(encoding="utf-8"))
     shown = "dark" if page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches") else "light"
     for scheme in ("light" if shown == "dark" else "dark", shown):  # the page is left as it was
         page.emulate_media(color_scheme=scheme)
-        page.wait_for_timeout(300)  # colours change slowly
+        page.evaluate(AT_REST)
         found = page.evaluate("rules => axe.run(document, {runOnly: rules, resultTypes: ['violations']})", RULES)
         told = [
             f"{scheme}: {one['id']}: {one['help']}: {node['html'][:200]} {node['failureSummary'][:300]}"

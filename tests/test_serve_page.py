@@ -795,6 +795,10 @@ def test_what_was_corrected_is_answered_before_the_others(tmp_path):
         page.get_by_text("60 answers").wait_for()
         assert min(asked) < max(asked) / 10, "alone"
         assert asked.index(min(asked)) <= 1, "not after all others"
+        page.locator("#tools").get_by_role("button", name="Undo").click()
+        page.locator(".file", has_text="corrected").wait_for(state="detached")
+        page.locator("#tools").get_by_role("button", name="Redo").click()
+        page.locator(".file", has_text="corrected").wait_for()
         assert not page.errors
 
 

@@ -1,6 +1,7 @@
 // Changes: do one, look again, say what happened and offer to undo it.
 
 import { ask, Refusal } from "./api.js";
+import { redid, undid } from "./corrections.js";
 import { sentence } from "./dom.js";
 import { state } from "./state.js";
 import { say } from "../parts/toasts.js";
@@ -94,7 +95,11 @@ export function undoing(n) {
   let match = state.model.version;
   const act = async () => {
     try {
-      for (let done = 0; done < n; done += 1) ({ version: match } = await ask("POST", "undo", { match }));
+      for (let done = 0; done < n; done += 1) {
+        const { version } = await ask("POST", "undo", { match });
+        undid(match);
+        match = version;
+      }
     } finally {
       await state.refresh();
     }
@@ -109,7 +114,10 @@ const step = (path, done, can) => () =>
   inTurn(async (wasMade) => {
     if (!wasMade) return say(`The change before was not made, so there is nothing to ${path}.`, { kind: "bad" });
     if (!state.model[can]) return say(`There is nothing to ${path}.`, { kind: "bad" });
-    const answer = await ask("POST", path, { match: state.model.version });
+    const { version } = state.model;
+    const answer = await ask("POST", path, { match: version });
+    if (path === "undo") undid(version);
+    else redid(answer.version);
     await state.refresh();
     say(done);
     return answer;

@@ -280,7 +280,7 @@ export class TryView {
 
   /** After a correction: answer again, what was corrected first. */
   async again(item, name) {
-    if (item.picture.file) named(item.picture.file, name);
+    if (item.picture.file) named(item.picture.file, name, state.model.version);
     if (!this.cameraBox.hidden) return this.watch();
     const { coverage } = this;
     const found = await attempt(() => predict([item.picture], { coverage }));
