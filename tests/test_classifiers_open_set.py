@@ -57,6 +57,14 @@ def test_each_class_plays_an_unknown_one_as_if_it_had_never_been_learned():
     np.testing.assert_allclose(evidence(fitted()).known, expected, rtol=0, atol=1e-6)
 
 
+def test_by_default_rejection_tells_what_the_own_rule_costs():
+    model = fitted()
+    costs = {rule: str(model.rejection(rule)) for rule in ("auto", "balanced", "40%")}
+    assert costs["auto"] != costs["40%"]
+    for own, meant in ((None, "auto"), ("auto", "auto"), ("balanced", "balanced"), ("40%", "40%"), (0.5, "auto")):
+        assert str(model.set_params(reject=own).rejection()) == costs[meant]
+
+
 def test_with_one_image_a_class_held_out_classes_tell_how_familiar_known_ones_are():
     one = KNOWN & (np.arange(len(Y)) % 12 < 1)
     assert not len(evidence(fitted(one)).known)

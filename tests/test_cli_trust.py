@@ -83,7 +83,7 @@ def test_refused_images_are_told_apart(made, capsys):
     assert "of images of its classes refused as unknown" in page.read_text(encoding="utf-8")
     assert main(["test", model, str(folder / "others"), "--report", str(page)]) == 0
     shown = capsys.readouterr().out
-    assert "of 3 images of unknown classes taken for a class" in shown
+    assert "of 3 images of unknown classes (" in shown
     assert "nan" not in shown
     assert "nan" not in page.read_text(encoding="utf-8").split("<svg")[0].split("data:image")[0]
     assert main(["test", model, str(folder / "others"), "--json", "-"]) == 0

@@ -112,7 +112,7 @@ def test_results_show_figures_and_the_worst_mistakes(model):
     assert "36 items of the support" in shown
     unknown = model.set_params(reject=0.5).test(QUERIES.with_classes([9]))
     model.set_params(reject=None)
-    assert str(unknown).endswith("of unknown classes")
+    assert " of unknown classes (" in str(unknown)
     assert "taken for a class" in html(unknown)
 
 

@@ -53,7 +53,11 @@ def test_classes_that_the_model_does_not_know_are_counted_apart(model):
     found = model.test(queries, ["a", "x", "x"])
     assert found.right.tolist() == [True, True, False]
     assert (found.unknown_accepted, model.test(queries[:1], ["a"]).unknown_accepted) == (0.5, None)
+    assert str(found).endswith("; 50 % of 2 items of unknown classes ('x') taken for a class")
+    assert found.to_dict()["unknown_images"] == found.unknown_images == 2
+    assert "unknown classes" not in str(model.test(queries[:1], ["a"]))
     alone = model.test(queries[1:], ["x", "y"])
+    assert str(alone) == "50 % of 2 items of unknown classes ('x', 'y') taken for a class"
     assert (alone.n, alone.unknown_accepted, len(alone.per_class)) == (0, 0.5, 0)
     figures = (alone.accuracy, alone.refused, *alone.interval, alone.mean_probability, alone.calibration_error)
     assert np.isnan([*figures, alone.balanced_accuracy]).all()
@@ -68,7 +72,8 @@ def test_what_is_refused_is_no_sure_answer():
     truth, predicted = np.array(["a", "a", "b", "b", "x"]), np.array(["a", "b", "?", "b", "a"])
     found = TestResult(np.array(["a", "b"]), truth, predicted, np.array([0.6, 0.8, 0.99, 1.0, 0.5]), 0)
     assert (found.accuracy, found.refused, found.mean_probability) == (0.5, 0.25, pytest.approx(0.8))
-    assert str(found) == "50.0 % of 4 items right (15 to 85 %), 25 % answered unknown; of the others 66.7 % right"
+    known = "50.0 % of 4 items right (15 to 85 %), 25 % answered unknown; of the others 66.7 % right"
+    assert str(found) == f"{known}; 100 % of 1 item of unknown classes ('x') taken for a class"
     assert found.answered_accuracy == pytest.approx(2 / 3)
     assert "80 % sure on the mean of those that it answered" in repr(found)
     for part in ("66.7 %", "of the others right", "how sure it was of the others"):

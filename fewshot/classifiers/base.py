@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -787,7 +787,7 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         known = (getattr(self, name, None) for name in TAUGHT)
         return RejectRule(self.reject, self.model_, *known)
 
-    def rejection(self, reject: str = "auto") -> Rejection:
+    def rejection(self, reject: str | None = None) -> Rejection:
         """Return the threshold that a value of `reject` means, and what it costs, without setting it.
 
         The evidence is the support alone, each class as if it had never been learned, with the rows that `calibrate`
@@ -797,8 +797,8 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        reject : str, default="auto"
-            "auto", "balanced", or the fraction of unknown queries to accept, such as "5%".
+        reject : str, optional
+            "auto", "balanced", or the fraction of unknown queries to accept, such as "5%" (default: as set, or "auto").
 
         Raises
         ------
@@ -817,4 +817,4 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         (True, True)
         """
         check_is_fitted(self)
-        return replace(self.reject_rule(), reject=reject).rejection()
+        return self.reject_rule().other(reject).rejection()

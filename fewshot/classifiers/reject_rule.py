@@ -57,6 +57,10 @@ class RejectRule:
             return FALSE_ACCEPTS if self.calibration is None else self.calibration.false_accept_rate
         return asked
 
+    def other(self, reject: str | None) -> RejectRule:
+        """Return this rule with another `reject`; by default with its own, or "auto" if that is none."""
+        return replace(self, reject=reject or ("auto" if self.asked is None else self.reject))
+
     @property
     def _is_of_earlier_version(self) -> bool:
         return self.reject == "auto" and self.calibration is not None and self.background is None

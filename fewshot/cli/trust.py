@@ -36,14 +36,12 @@ def test(options: argparse.Namespace) -> int:
     data, _ = open_data(options.folder, options)
     labels = [as_label(model, name) if isinstance(name, str) else name for name in data.labels.tolist()]
     found = model.test(data.images, labels)
-    facts, (low, high), lost = found.to_dict(), found.interval, found.unknown_accepted
+    facts, (low, high), taken = found.to_dict(), found.interval, found.about_unknown("image")
     facts["classes"] = filled(facts["classes"])
     give(_with_counts(facts), options, facts)
     if options.report:
         write_test(options.report, found, options.dir)
     if not is_piped(options):
-        n_unknown = len(found.truth) - found.n
-        taken = f"{100 * (lost or 0):.0f} % of {counted(n_unknown, 'image')} of unknown classes taken for a class"
         expected = f"of others of the same kind, expect {100 * low:.1f} to {100 * high:.1f} %"
         if found.n_learned:
             expected = f"expect less of others, since it has learned {found.n_learned} of these"
@@ -51,7 +49,7 @@ def test(options: argparse.Namespace) -> int:
         say(
             "",
             *([right, _sureness(found) + milder_rule(model, found.refused, options.dir)] if found.n else []),
-            *([taken] if n_unknown else []),
+            *([taken] if taken else []),
             *([f"pictures: {options.report}"] if options.report else []),
         )
     return 0

@@ -707,13 +707,14 @@ class FewShotModel(ReachesLearner, VersionedPickle, ClassifierMixin, BaseEstimat
         """Forget what `calibrate` and `reject_examples` have taught."""
         return self._publish(self._editable().uncalibrated())
 
-    def rejection(self, reject: str = "auto") -> Rejection:
+    def rejection(self, reject: str | None = None) -> Rejection:
         """Return the threshold that a value of `reject` means, and what it costs, without setting it.
 
         Parameters
         ----------
-        reject : str, default="auto"
-            "auto", "balanced", or the fraction of unknown items to accept, such as "5%".
+        reject : str, optional
+            "auto", "balanced", or the fraction of unknown items to accept, such as "5%". By default the `reject` of the
+            model, or "auto" if that is no rule.
 
         Raises
         ------

@@ -130,6 +130,19 @@ class TestResult:
         return float(wrong.mean()) if len(wrong) else None
 
     @property
+    def unknown_images(self) -> int:
+        """Number of items of classes that the model does not know."""
+        return int((~self.is_known).sum())
+
+    def about_unknown(self, what: str = "item") -> str:
+        """Return in words what became of items of classes that the model does not know, and these; empty if none."""
+        if self.unknown_accepted is None:
+            return ""
+        items, names = counted(self.unknown_images, what), sorted(set(self.truth[~self.is_known].tolist()), key=str)
+        share = f"{100 * self.unknown_accepted:.0f} %"
+        return f"{share} of {items} of unknown classes ({listed(names, 3)}) taken for a class"
+
+    @property
     @keeps_filters
     def confusion(self) -> pd.DataFrame:
         """Number of items by class (rows) and answer (columns), in the order of the classes; other labels last."""
@@ -200,6 +213,7 @@ class TestResult:
             calibration_error=self.calibration_error,
             refused=self.refused,
             unknown_accepted=self.unknown_accepted,
+            unknown_images=self.unknown_images,
             learned=self.n_learned,
             unreadable=self.n_unreadable,
             classes=classes,
@@ -207,22 +221,24 @@ class TestResult:
         )
 
     def __str__(self) -> str:
-        if self.n:
-            right, low, high = (100 * share for share in (self.accuracy, *self.interval))
-            learned = f"; learned before: {self.n_learned}, so expect less of new ones" if self.n_learned else ""
-            unknown = f", {100 * self.refused:.0f} % answered unknown" if self.refused else ""
-            if self.refused and self.is_answered.any():
-                unknown += f"; of the others {100 * self.answered_accuracy:.1f} % right"
-            return f"{right:.1f} % of {counted(self.n, 'item')} right ({low:.0f} to {high:.0f} %){unknown}{learned}"
-        return f"{counted(len(self.truth), 'item')} of unknown classes"
+        return "; ".join(filter(None, (self._about_known(), self.about_unknown())))
+
+    def _about_known(self) -> str:
+        if not self.n:
+            return ""
+        right, low, high = (100 * share for share in (self.accuracy, *self.interval))
+        learned = f"; learned before: {self.n_learned}, so expect less of new ones" if self.n_learned else ""
+        unknown = f", {100 * self.refused:.0f} % answered unknown" if self.refused else ""
+        if self.refused and self.is_answered.any():
+            unknown += f"; of the others {100 * self.answered_accuracy:.1f} % right"
+        return f"{right:.1f} % of {counted(self.n, 'item')} right ({low:.0f} to {high:.0f} %){unknown}{learned}"
 
     def __repr__(self) -> str:
-        lines = [f"TestResult: {self}"]
+        lines = [f"TestResult: {self._about_known() or self.about_unknown()}"]
         if self.is_answered.any():
             of = " of those that it answered" if self.refused else ""
             lines.append(f"{100 * self.mean_probability:.0f} % sure on the mean{of}")
-        if self.unknown_accepted is not None:
-            lines.append(f"{100 * self.unknown_accepted:.0f} % of items of unknown classes taken for a class")
+        lines += [apart] if self.n and (apart := self.about_unknown()) else []
         rows = self.per_class["accuracy"].sort_values(kind="stable").head(WORST) if self.n else {}
         least = [f"{printable(brief(label, 40))}: {100 * share:.0f} %" for label, share in rows.items() if share < 1]
         lines += [f"least right: {', '.join(least)}"] if least else []
