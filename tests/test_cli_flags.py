@@ -30,7 +30,7 @@ FIT, EVALUATE = ("fit", "DATA", "--out", "OUT"), ("evaluate", "DATA")
         (FIT, "raise max_pixels", "raise --max-pixels"),
         (
             FIT,
-            "x; move it there, give another root, or allow_outside=True",
+            "x; move it there, or give LabeledImages.from_table another root, or allow_outside=True",
             "x; give the folder above it as --root to fit, test, predict or calibrate, or move it",
         ),
         (FIT, 'on_error="skip" leaves', "--skip-unreadable leaves"),

@@ -265,6 +265,10 @@ IMAGES = "gone: no such file or directory"
     [
         ("fit gone --out new", LABELLED),
         ("fit photos --none-of-these gone --out new", IMAGES),
+        (
+            "fit photos --out model",
+            "model already holds a classifier; replace it with --force, or choose another --out",
+        ),
         ("test model gone", LABELLED),
         ("test model gone.csv", "gone.csv does not exist; expected a CSV file"),
         ("predict model gone", IMAGES),

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 import unicodedata
+import warnings
 from pathlib import Path
 
 import pytest
@@ -234,6 +235,23 @@ def test_a_table_of_a_spreadsheet_is_imported_by_the_names_of_its_columns(made, 
     assert "is no table (.csv); leave out --path-column" in capsys.readouterr().err
 
 
+def test_answers_that_nobody_has_changed_and_many_that_cannot_be_used_are_told(made, capsys):
+    folder, paths = made
+    rows = [f"{path},{label},temple" for path, label in ((paths[0], "temple"), (paths[1], "temple"), (paths[2], "owl"))]
+    gone = [f"gone{i}.png,owl,temple" for i in range(25)]
+    (folder / "t.csv").write_text("\n".join(["path,label,likeliest", *rows, *gone]))
+    json_file = folder / "all.json"
+    with pytest.warns(UserWarning, match="^2 of 28 labels left as the classifier gave them; what you have not"):
+        assert (
+            main(["import-labels", str(folder / "t.csv"), "--out", str(folder / "o.csv"), "--json", str(json_file)])
+            == 1
+        )
+    told = capsys.readouterr().err
+    assert told.count("gone") == 10
+    assert "15 more that cannot be used; --json FILE names all" in told
+    assert len(json.loads(json_file.read_text())["unusable"]) == 25
+
+
 @pytest.mark.parametrize("mark", ["unknown", "none of these"])
 def test_what_is_still_unknown_in_a_corrected_table_of_answers_is_no_label(made, capsys, mark):
     folder, _ = made
@@ -249,7 +267,12 @@ def test_what_is_still_unknown_in_a_corrected_table_of_answers_is_no_label(made,
         csv.DictWriter(file, rows[0], delimiter=";").writerows([dict(zip(rows[0], rows[0], strict=True)), *rows])
     capsys.readouterr()
     read = ["import-labels", str(table), "--path-column", "image", "--label-column", "label"]
-    assert main([*read, "--add-to", str(model)]) == 0
+    assert [row["likeliest"] for row in rows].count("owl") == 0
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert main([*read, "--add-to", str(model)]) == 0
+    left = "1 of 12 labels left as the classifier gave them"
+    assert any(left in str(one.message) for one in caught) == (rows[-1]["likeliest"] == "temple")
     assert "2 images of 2 classes; 10 without a label" in capsys.readouterr().out
     after = FewShotImageClassifier.load(model)
     assert dict(zip(after.classes_, after.n_support_, strict=True)) == {"flower": 2, "owl": 1, "temple": 3}

@@ -118,11 +118,13 @@ def test_distinct_classes_warn_of_nothing(tmp_path):
         (("cat/images/1.png", "owl/images/1.png"), ""),
     ],
 )
-def test_classes_that_lie_one_level_deeper_are_noticed(tmp_path, names, told):
+@pytest.mark.parametrize("here", [False, True])
+def test_classes_that_lie_one_level_deeper_are_noticed(tmp_path, monkeypatch, here, names, told):
     put(tmp_path, *names)
+    monkeypatch.chdir(tmp_path)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        labels = set(scan_folder(tmp_path)[1].tolist())
+        labels = set(scan_folder("." if here else tmp_path)[1].tolist())
     assert labels == {name.partition("/")[0] for name in names}
     assert len(caught) == bool(told)
     assert not told or re.search(told, str(caught[0].message))

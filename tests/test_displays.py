@@ -63,6 +63,8 @@ def test_confusion_counts_the_answers_and_pictures_the_classes(model, ax):
     assert pictures(ax) == 2 * 7
     share = 100 * result.per_class["accuracy"].to_numpy()
     np.testing.assert_allclose(np.diag(ax.images[0].get_array()), share)
+    with pytest.raises(ValueError, match="normalize is 'pred'; expected True, for shares of the true class"):
+        ConfusionDisplay(result.confusion).plot(Figure().add_subplot(), normalize="pred")
     counted = ConfusionDisplay(result.confusion).plot(Figure().add_subplot(), normalize=False)
     np.testing.assert_array_equal(counted.ax_.images[0].get_array(), result.confusion)
 

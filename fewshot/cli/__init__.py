@@ -144,6 +144,10 @@ def _refuse_absent(options: argparse.Namespace) -> None:
 
             is_labelled = name in _LABELLED and options.command not in _UNLABELLED
             refuse_absent_images(absent, is_labelled and not getattr(options, "unlabelled", False))
+    if options.command == "fit":
+        from fewshot.cli.inputs import refuse_existing
+
+        refuse_existing(options)
 
 
 @contextmanager

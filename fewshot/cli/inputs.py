@@ -14,7 +14,7 @@ from fewshot.data.opening import check_paths
 from fewshot.data.packed import is_packed
 from fewshot.data.scan import list_images, list_marked
 from fewshot.errors import ImageDecodeError
-from fewshot.persistence.artifact import is_artifact
+from fewshot.persistence.artifact import is_artifact, refuse_others
 from fewshot.persistence.suffixes import refuse_spreadsheet
 from fewshot.utils.labels import label_of_text, unknown_mark
 from fewshot.utils.text import counted, fold
@@ -88,6 +88,14 @@ def list_paths(given: list[str], skip_unreadable: bool = False, root: str | None
         if not (skip_unreadable and Path(str(error.source)).exists()):
             raise ImageDecodeError(error.source, error.reason)
     return paths
+
+
+def refuse_existing(options: argparse.Namespace) -> None:
+    """Raise if --out holds a classifier and --force is not given, or anything else in any case."""
+    if options.out is not None and is_artifact(options.out) and not options.force:
+        raise ValueError(f"{options.out} already holds a classifier; replace it with --force, or choose another --out")
+    if options.out is not None:
+        refuse_others(options.out, "classifier")
 
 
 def refuse_absent_images(absent: list[str], is_labelled: bool) -> None:

@@ -134,7 +134,7 @@ def export_labels(options: argparse.Namespace) -> int:
 
 #: Options of one format alone.
 _FOR_FORMAT = {"root": "label-studio", "copy": "folders", "spreadsheet": "csv", "decimal_comma": "csv"}
-#: Most new classes that a message names.
+#: Most new classes, and images that cannot be used, that messages name.
 _NAMED = 10
 _HOW_TO_SERVE = (
     "Label Studio serves the images if it runs with LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true",
@@ -207,8 +207,10 @@ def import_labels(options: argparse.Namespace) -> int:
         f"{counted(len(found.labelled), 'image')} of {counted(n_classes, 'class')}; {len(found.unlabelled)} without a "
         f"label, {len(found.problems)} that cannot be used"
     )
-    for image, reason in found.problems:
+    for image, reason in found.problems[:_NAMED]:
         complain(f"{image}: {reason}")
+    if (more := len(found.problems) - _NAMED) > 0:
+        complain(f"{more} more that cannot be used; --json FILE names all")
     _ = found.data  # raises if there is none
     if options.out is not None:
         tasks = [Task(path, label) for path, label in found.labelled]

@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fewshot.classifiers.reject_rule import LOOKS_LIKE_A_RATE
-from fewshot.cli.inputs import as_label, beside, list_paths, open_data, refuse_of_labelled, take_unknown_label
+from fewshot.cli.inputs import (
+    as_label,
+    beside,
+    list_paths,
+    open_data,
+    refuse_existing,
+    refuse_of_labelled,
+    take_unknown_label,
+)
 from fewshot.cli.tables import finish, give, without_same
 from fewshot.cli.terminal import complain, is_piped, plugged, quoted, say, typed, way_back
 from fewshot.data.images import list_splits
@@ -23,7 +31,7 @@ from fewshot.images.checked import CheckResult
 from fewshot.images.image_classifier import FewShotImageClassifier
 from fewshot.images.pages import write_answers
 from fewshot.images.sets import Promise
-from fewshot.persistence.artifact import is_artifact, refuse_others, writing
+from fewshot.persistence.artifact import is_artifact, writing
 from fewshot.persistence.files import check_file
 from fewshot.utils.labels import refuse_file, unknown_mark
 from fewshot.utils.text import counted
@@ -274,11 +282,3 @@ def looking(
 ) -> Iterator[FewShotImageClassifier]:
     """Yield a classifier for a change like `changing`, and save nothing."""
     yield model
-
-
-def refuse_existing(options: argparse.Namespace) -> None:
-    """Raise if --out holds a classifier and --force is not given, or anything else in any case."""
-    if options.out is not None and is_artifact(options.out) and not options.force:
-        raise ValueError(f"{options.out} already holds a classifier; replace it with --force, or choose another --out")
-    if options.out is not None:
-        refuse_others(options.out, "classifier")

@@ -38,7 +38,7 @@ _PHRASES = {
     " augment is ": " augmentation (Distortion: --distort, Mirror and Light: --photo) is ",
     " learn_temperature is ": " training of the temperature (--temperature) is ",
     "train it with MetaTrainer, or pass load_learner(checkpoint)": "train it with fewshot train, and give --from",
-    "move it there, give another root, or allow_outside=True": (
+    "move it there, or give LabeledImages.from_table another root, or allow_outside=True": (
         "give the folder above it as --root to fit, test, predict or calibrate, or move it"
     ),
     "give the learner temperature=None, or scale embeddings to unit length": (

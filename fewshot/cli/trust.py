@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from fewshot.classifiers.calibration import FEWEST_CLASSES, Calibration
-from fewshot.cli.inputs import as_label, list_paths, open_data
-from fewshot.cli.models import changing, load, looking, milder_rule, refuse_existing, reject
+from fewshot.cli.inputs import as_label, list_paths, open_data, refuse_existing
+from fewshot.cli.models import changing, load, looking, milder_rule, reject
 from fewshot.cli.tables import filled, finish, give
 from fewshot.cli.terminal import is_piped, say, typed, way_back
 from fewshot.data.images import LabeledImages

@@ -304,7 +304,8 @@ def _inside(base: Path, path: str, name: str, allow_outside: bool, home: Path) -
     root = os.path.realpath(base)
     if not allow_outside and os.path.commonpath([root, os.path.realpath(full)]) != root:
         raise ValueError(
-            f"{name} names {path!r}, which lies outside {base}; move it there, give another root, or allow_outside=True"
+            f"{name} names {path!r}, which lies outside {base}; move it there, or give LabeledImages.from_table "
+            "another root, or allow_outside=True"
         )
     return full
 
@@ -407,7 +408,7 @@ def _warn_of_folders_within(found: dict[str, list[str]], root: Path) -> None:
     grouped = {
         label: places
         for label, places in within.items()
-        if len(places) > 1 and not any(os.path.samefile(os.path.dirname(place), root) for place in places)
+        if len(places) > 1 and not any(os.path.samefile(Path(place).parent, root) for place in places)
     }
     if grouped:
         label, places = next(iter(grouped.items()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -114,7 +114,14 @@ class ConfusionDisplay:
         rows, columns = (pd.Index(labels, dtype=object, name=name) for name in ("class", "answer"))
         return cls(pd.DataFrame(counts, rows, columns), thumbnails).plot(ax=ax, **how)
 
-    def plot(self, ax: Axes | None = None, *, normalize: bool = True, most: int = 30, cmap: str = "Blues") -> Self:
+    def plot(
+        self,
+        ax: Axes | None = None,
+        *,
+        normalize: bool | Literal["true"] | None = True,
+        most: int = 30,
+        cmap: str = "Blues",
+    ) -> Self:
         """Draw the matrix.
 
         Parameters
@@ -122,12 +129,15 @@ class ConfusionDisplay:
         ax : matplotlib Axes, optional
             Where to draw; by default a new figure.
         normalize : bool, default=True
-            Whether to show the share of each class in percent instead of numbers of items.
+            Whether to show the share of each true class in percent instead of numbers of items; "true" and None, of
+            scikit-learn, mean the same.
         most : int, default=30
             The most classes to show: those with most mistakes.
         cmap : str, default="Blues"
             Colours of matplotlib.
         """
+        if normalize not in (True, False, "true", None):
+            raise ValueError(f"normalize is {normalize!r}; expected True, for shares of the true class, or False")
         table = self._worst(check_count("most", most))
         counts = table.to_numpy(dtype=float)
         images = self.confusion.loc[table.index].to_numpy().sum(1, keepdims=True)

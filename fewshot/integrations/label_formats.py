@@ -159,7 +159,13 @@ def read_label_table(
             "given as path_column=NAME and field=NAME"
         )
     found = (next(filter(None, map(row.get, paths)), "") for row in rows)
-    no_labels = {"", unknown} if rows and _LIKELIEST in rows[0] else {""}
+    is_answered = bool(rows) and _LIKELIEST in rows[0]
+    no_labels = {"", unknown} if is_answered else {""}
+    if n := is_answered and sum(row[column].strip() == row[_LIKELIEST].strip() for row in rows):
+        warn(
+            f"{n} of {counted(len(rows), 'label')} left as the classifier gave them; what you have not looked at is "
+            "learned as if it were right, so take out those rows"
+        )
     given = (
         ([path], [] if row[column].strip() in no_labels else [row[column]], "")
         for path, row in zip(found, rows, strict=True)
