@@ -34,6 +34,7 @@ def model():
     return FewShotImageClassifier(quick_embedder()).fit(*photos(4))
 
 
+@pytest.mark.slow
 def test_it_answers_the_same_after_a_restart_and_from_another_place(model, tmp_path):
     queries = write_photos(tmp_path / "queries", 3, seed=1)
     expected = model.predict_proba(queries)

@@ -58,7 +58,7 @@ def names(page):
     return page.locator(".query:visible .name").evaluate_all("all => all.map(one => one.title)")
 
 
-@pytest.mark.parametrize("screen", ["phone", "desktop"])
+@pytest.mark.parametrize("screen", ["phone", pytest.param("desktop", marks=pytest.mark.slow)])
 def test_a_reader_sorts_filters_and_searches(tmp_path, screen):
     page_of().write(tmp_path / "page.html")
     with browsing((tmp_path / "page.html").as_uri(), screen) as page:
@@ -90,7 +90,7 @@ def test_a_reader_sorts_filters_and_searches(tmp_path, screen):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("screen", ["phone", "desktop"])
+@pytest.mark.parametrize("screen", ["phone", pytest.param("desktop", marks=pytest.mark.slow)])
 def test_kinds_of_one_genus_are_told_apart(tmp_path, screen):
     genus, image = ["Coccinella septempunctata", "Coccinella quinquepunctata"], photo(np.random.default_rng(0))
     answers, near = [(name, 0.5, None) for name in genus], [(name, 0.9, image) for name in genus]

@@ -133,7 +133,7 @@ def test_a_graph_that_has_grown_by_a_quarter_is_built_and_tuned_again():
     assert (index.search(x)[0][:, 0] == np.arange(1700)).mean() > 0.95
 
 
-@pytest.mark.parametrize("kind", ["faiss", "ivf", "hnsw"])
+@pytest.mark.parametrize("kind", ["faiss", *(pytest.param(one, marks=pytest.mark.slow) for one in ("ivf", "hnsw"))])
 def test_queries_far_from_all_keys_find_the_nearest(kind):
     """At their distance float32 cannot tell keys apart, so FAISS's candidates would be any of them."""
     keys = torch.from_numpy(RNG.normal(size=(3000, 40)))

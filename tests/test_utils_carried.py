@@ -132,6 +132,7 @@ def test_a_script_with_names_of_its_own_uses_several_processes_also_for_a_grid(t
     assert run.stdout.split() == ["True", "True", "True"], run.stderr
 
 
+@pytest.mark.slow
 def test_workers_know_what_was_registered_and_what_has_taken_its_place():
     """The workers of a notebook stay when a cell is run again."""
     how = {"cv": 2, "error_score": "raise"}

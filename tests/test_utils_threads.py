@@ -39,12 +39,14 @@ def policies(arguments, **settings):
     return re.findall(r"(OMP_WAIT_POLICY|GOMP_SPINCOUNT) *= *'(\w+)'", done.stdout + done.stderr)
 
 
+@pytest.mark.slow
 def test_threads_of_a_command_sleep():
     found = policies(COMMAND)
     assert ("OMP_WAIT_POLICY", "PASSIVE") in found
     assert {value for name, value in found if name == "GOMP_SPINCOUNT"} <= {"1000"}
 
 
+@pytest.mark.slow
 def test_threads_of_a_worker_sleep_though_its_host_is_not_ours():
     workers = policies(["-c", HOST])
     assert ("OMP_WAIT_POLICY", "PASSIVE") in workers
