@@ -73,8 +73,9 @@ export class CheckView {
     const { alone } = found;
     if (!weak.length && !alone.length) return null;
     return h("section", {}, h("h2", {}, "Would gain from more pictures"),
+      weak.length ? h("p", { class: "soft" }, "How many new pictures to expect right. A few pictures say little, so their class is drawn towards the mean of all.") : null,
       alone.length ? h("p", { class: "note" }, `With one picture only, and so not judged: `, alone.slice(0, 12).flatMap((name, place) => [place ? ", " : "", link(name)]), alone.length > 12 ? ` and ${alone.length - 12} more` : "", ".") : null,
-      weak.length ? h("div", { class: "card scroll", tabindex: "0", role: "region", "aria-label": "Classes that would gain" }, h("table", {}, h("thead", {}, h("tr", {}, ["Class", "Pictures", "Right", "With twice as many"].map((text) => h("th", { scope: "col" }, text)))),
+      weak.length ? h("div", { class: "card scroll", tabindex: "0", role: "region", "aria-label": "Classes that would gain" }, h("table", {}, h("thead", {}, h("tr", {}, ["Class", "Pictures", "Expected now", "With twice as many"].map((text) => h("th", { scope: "col" }, text)))),
         h("tbody", {}, weak.map((one) => h("tr", {}, h("th", { scope: "row" }, link(one.class)), h("td", {}, String(one.images)),
           h("td", { class: "with-bar" }, bar(one.accuracy), percent(one.accuracy)), h("td", {}, one.with_twice === null ? "" : percent(one.with_twice))))))) : null);
   }
