@@ -9,7 +9,8 @@ from tests.processes import python
 
 @pytest.fixture
 def fresh(monkeypatch):
-    """A registry that may be written to, and that looks for learners anew."""
+    """A registry that may be written to, and that looks for learners anew; the built-in ones stay when it goes."""
+    list_learners()
     monkeypatch.setattr(registry, "_LEARNERS", dict(registry._LEARNERS))
     monkeypatch.setattr(registry, "_discovered", False)
 

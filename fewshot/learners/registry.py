@@ -221,7 +221,8 @@ def as_learner(learner: str | Learner) -> Learner:
     if not isinstance(learner, Learner):
         raise TypeError(
             f"learner is {brief(repr(learner))}; expected a registered name or a Learner, such as "
-            "PrototypicalLearner(); the grid of run_benchmark has classifiers of scikit-learn too, as 'scikit-learn'"
+            "PrototypicalLearner(); run_benchmark takes scikit-learn's too: {'learner': 'scikit-learn', 'classifier': "
+            "'LogisticRegression'}"
         )
     if "metric" not in vars(learner):
         raise TypeError(
