@@ -28,6 +28,7 @@ FIT, EVALUATE = ("fit", "DATA", "--out", "OUT"), ("evaluate", "DATA")
         (FIT, "give bits=12 to confirm, or bits=16 if", "give --bits 12 to confirm, or --bits 16 if"),
         (FIT, "unknown_label='a b' is a class", "--unknown-label 'a b' is a class"),
         (FIT, "raise max_pixels", "raise --max-pixels"),
+        (FIT, "or another one; give it with token=...", "or another one; give the file that holds it with --token"),
         (
             FIT,
             "x; move it there, or give LabeledImages.from_table another root, or allow_outside=True",
