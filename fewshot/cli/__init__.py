@@ -132,9 +132,9 @@ def _refuse_absent(options: argparse.Namespace) -> None:
         from fewshot.persistence.artifact import is_artifact, refuse_absent
 
         refuse_absent(classifier, "classifier")
-        if not is_artifact(classifier):  # which is told first
+        if not is_artifact(classifier):  # the command says so
             return
-    if getattr(options, "server", None) is not None:  # whose address and options are told first
+    if getattr(options, "server", None) is not None:  # the command checks its address first
         return
     for name in _OF_IMAGES:
         given = getattr(options, name, None)

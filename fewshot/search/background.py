@@ -49,7 +49,7 @@ def begin(owner: Any, work: Callable[[Callable[[], Any]], Any], what: str) -> th
         thread = threading.Thread(target=_run, args=arguments, name="fewshot-build", daemon=True)
         _begun[owner] = thread
         _running.add(thread)
-    thread.start()
+        thread.start()  # the end of the process joins it, which it must have begun for
     return thread
 
 
