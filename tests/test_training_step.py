@@ -176,12 +176,14 @@ class Broken(nn.Module):
 
 
 @pytest.mark.slow
-def test_a_network_that_cannot_be_compiled_is_said_in_a_sentence(monkeypatch):
-    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("/no/compiler",))
+def test_a_network_that_cannot_be_compiled_is_said_in_a_sentence():
     torch._dynamo.reset()
-    with pytest.raises(
-        TrainingError, match=r"^torch.compile cannot compile the network \(.*/no/compiler.*leave"
-    ) as told:
+    with (
+        torch._inductor.config.patch({"cpp.cxx": ("/no/compiler",)}),
+        pytest.raises(
+            TrainingError, match=r"^torch.compile cannot compile the network \(.*/no/compiler.*leave"
+        ) as told,
+    ):
         step(conv4(), compile=True)
     assert "\n" not in str(told.value)
 
