@@ -29,6 +29,26 @@ class Parser(argparse.ArgumentParser):
             help=f"{files} (default: %(default)s, which is published: give a trial another one)",
         )  # fmt: skip
 
+    def add_data(self, data: str, default: str, *splits: str) -> None:
+        """Add ``--data``, prepared data with `splits`; see `prepared`."""
+        self.add_argument(
+            "--data", type=prepared(data, *splits), default=default, metavar="DIR",
+            help="prepared data (default: %(default)s)",
+        )  # fmt: skip
+
+    def add_pictures(self) -> None:
+        """Add the options that name the data sets of pictures, each left out by default."""
+        self.add_argument(
+            "--cifar", type=prepared("cifar-fs", "val", "test"), metavar="DIR",
+            help="prepared CIFAR-FS with splits val and test (default: leave out)",
+        )  # fmt: skip
+        self.add_argument(
+            "--omniglot", type=archives, metavar="DIR", help="folder with Omniglot's official archives images_*.zip"
+        )
+        self.add_argument(
+            "--eurosat", type=images, metavar="DIR", help="EuroSAT: a folder of class folders, or prepared data"
+        )
+
     def error(self, message: str) -> NoReturn:
         """Tell a mistake."""
         self.exit(2, f"{self.prog}: {message}\n")

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from arguments import Parser, prepared
+from arguments import Parser
 from protocol import (
     N_EPISODES,
     Cells,
@@ -364,13 +364,7 @@ def listed(rows: Sequence[dict[str, Any]], dataset: str) -> list[dict[str, Any]]
 def main() -> None:
     """Run the benchmark."""
     parser = Parser("cifar_fs.py", __doc__)
-    parser.add_argument(
-        "--data",
-        type=prepared("cifar-fs", "train", "val"),
-        default="data/cifar_fs",
-        metavar="DIR",
-        help="prepared data (default: %(default)s)",
-    )
+    parser.add_data("cifar-fs", "data/cifar_fs", "train", "val")
     parser.add_argument("--work", default="runs/cifar_fs_benchmark", metavar="DIR", help="trainings (%(default)s)")
     parser.add_out("benchmarks/results/cifar_fs")
     parser.add_argument("--episodes", type=int, metavar="N", help="training episodes (default: those of the recipe)")

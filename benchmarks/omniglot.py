@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from arguments import Parser, prepared
+from arguments import Parser
 from protocol import Cells, as_results, episodes, facts, figures, head, line, measure, over_seeds, published, write
 
 from fewshot import (
@@ -171,13 +171,7 @@ def listed(rows: list[dict[str, Any]], split: str) -> list[dict[str, Any]]:
 def main() -> None:
     """Run the benchmark, or compare recipes."""
     parser = Parser("omniglot.py", __doc__)
-    parser.add_argument(
-        "--data",
-        type=prepared("omniglot", "train", "val"),
-        default="data/omniglot",
-        metavar="DIR",
-        help="prepared data (default: %(default)s)",
-    )
+    parser.add_data("omniglot", "data/omniglot", "train", "val")
     parser.add_argument("--work", default="runs/omniglot_benchmark", metavar="DIR", help="trainings (%(default)s)")
     parser.add_out("benchmarks/results/omniglot")
     parser.add_argument("--episodes", type=int, default=6500, metavar="N", help="training episodes (%(default)s)")

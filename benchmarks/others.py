@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from arguments import Parser, prepared
+from arguments import Parser
 from numpy.typing import NDArray
 from protocol import facts
 from sklearn.neighbors import KNeighborsClassifier
@@ -55,13 +55,7 @@ def rows_of(cell: dict[str, Any], x: NDArray[np.float32], y: NDArray[Any]) -> li
 def main() -> None:
     """Answer the episodes and write the file."""
     parser = Parser("others.py", __doc__)
-    parser.add_argument(
-        "--data",
-        type=prepared("cifar-fs", "test"),
-        default="data/cifar_fs",
-        metavar="DIR",
-        help="prepared data (default: %(default)s)",
-    )
+    parser.add_data("cifar-fs", "data/cifar_fs", "test")
     parser.add_argument("--cache", metavar="DIR", help="folder of embeddings to share with other runs")
     parser.add_out("benchmarks/results/others.json")
     options = parser.parse_args()

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from arguments import Parser, archives, images, prepared
+from arguments import Parser
 from numpy.typing import NDArray
 from PIL import Image
 from samples import CHOOSE, REPORT, drawings, pictures_of
@@ -34,18 +34,7 @@ Accuracies = dict[tuple[int, int], NDArray[np.float64]]
 
 def add_options(parser: Parser) -> None:
     """Add the options that name the data."""
-    parser.add_argument(
-        "--cifar",
-        type=prepared("cifar-fs", "val", "test"),
-        metavar="DIR",
-        help="prepared CIFAR-FS with splits val and test (default: leave out)",
-    )
-    parser.add_argument(
-        "--omniglot", type=archives, metavar="DIR", help="folder with Omniglot's official archives images_*.zip"
-    )
-    parser.add_argument(
-        "--eurosat", type=images, metavar="DIR", help="EuroSAT: a folder of class folders, or prepared data"
-    )
+    parser.add_pictures()
     parser.add_argument(
         "--roles", nargs="+", default=[CHOOSE, REPORT], choices=(CHOOSE, REPORT), help="of the data sets"
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from arguments import Parser, archives, images, prepared
+from arguments import Parser
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter, ImageOps
 from sentences import sentences
@@ -76,18 +76,7 @@ STYLES: tuple[Callable[[Image.Image], Image.Image], ...] = (grey, edges, blurred
 def add_options(parser: Parser, results: str, text: bool = True) -> None:
     """Add the options of benchmarks on these data, with or without text; `results` names the result files."""
     parser.set_defaults(text=False)
-    parser.add_argument(
-        "--cifar",
-        type=prepared("cifar-fs", "val", "test"),
-        metavar="DIR",
-        help="prepared CIFAR-FS with splits val and test (default: leave out)",
-    )
-    parser.add_argument(
-        "--omniglot", type=archives, metavar="DIR", help="folder with Omniglot's official archives images_*.zip"
-    )
-    parser.add_argument(
-        "--eurosat", type=images, metavar="DIR", help="EuroSAT: a folder of class folders, or prepared data"
-    )
+    parser.add_pictures()
     if text:
         parser.add_argument("--text", action="store_true", help=f"sentences too; needs {pip_install('peers')}")
     parser.add_argument("--backbone", default="tf_efficientnet_lite0", metavar="NAME", help="default: %(default)s")
