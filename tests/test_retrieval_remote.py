@@ -136,8 +136,8 @@ def test_the_command_writes_the_table_of_the_folder(tmp_path, paths, monkeypatch
         capsys.readouterr()
         for more in ((), ("--token", "wrong")):
             assert main([*there, *more]) == 1
-            told = capsys.readouterr().err
-            assert told == f"fewshot: {served.url[:-1]} wants a token, or another one; give it with --token ...\n"
+            wants = "wants a token, or another one; give the file that holds it with --token"
+            assert capsys.readouterr().err == f"fewshot: {served.url[:-1]} {wants}\n"
         assert main([*there, "--token", "token", "--executor", "joblib", "--jobs", "2"]) == 1
     here, found = (pq.read_table(f"{name}.parquet") for name in ("here", "there"))
     assert found.schema.equals(here.schema, check_metadata=False)
