@@ -199,6 +199,7 @@ def test_the_rows_of_one_split_are_taken(tmp_path):
         ("path,label\na.png,x\nb.png,\n", None, r"has no label in row 3"),
         ("path,label\na.png,x\nb.png\n", None, r"has no label in row 3"),
         ("path,label\na.png,x\n\n,\nb.png,\n", None, r"has no label in row 5"),
+        ("path,label\na.png,\nb.png,x\nc.png,\n", None, r"has no label in rows 2, 4; give every row both"),
         ("path,label\n,x\n", None, r"has no path in row 2"),
         ("path,label\na.png,x,train\nb.png,y,test\n", None, r"has more values in a row than names"),
         ("path,label\na.png,x\nb.png,y,test\n", None, r"cannot be read as a CSV file"),

@@ -259,11 +259,13 @@ def test_an_upload_is_bounded_packed_and_unpacked(tmp_path):
 def test_figures_are_told(client):
     client.post("/v1/predict", params={"neighbours": 1}, files=files(TEMPLES[0], FLOWERS[0]))
     client.get("/v1/nothing/of/the/kind")
+    for name in ("app.js", "icon.svg"):
+        client.get(f"/page/{name}")
     found = client.get("/metrics").text
     for line in (
         'fewshot_requests_total{method="POST",route="/v1/predict",status="200"} 1.0',
         'fewshot_answers_total{kind="known"} 2.0', "fewshot_nearest_similarity_count 2.0", "fewshot_classes 2.0",
-        "fewshot_examples 16.0", "fewshot_queue_images 0.0", 'route="none",status="404"',
+        "fewshot_examples 16.0", "fewshot_queue_images 0.0", 'route="none",status="404"', '"/page/*",status="200"} 2.0',
     ):  # fmt: skip
         assert line in found
     assert "fewshot_usual_similarity " in found

@@ -181,7 +181,8 @@ def read_image_table(
     for column in (path_column, label_column):
         empty = np.flatnonzero(frame[column].isna() | (frame[column].astype(str).str.strip() == ""))
         if len(empty):
-            raise ValueError(f"{name} has no {column} in row {frame.index[empty[0]]}; give every row both")
+            rows = f"row{'s' if len(empty) > 1 else ''} {listed(frame.index[empty].tolist())}"
+            raise ValueError(f"{name} has no {column} in {rows}; give every row both")
     named = [str(path) for path in frame[path_column]]
     full = [_inside(base, path, name, allow_outside, home) for path in named]
     paths: list[Any] = list(table_paths(full, named, name, frame.index.tolist(), [base, home]))

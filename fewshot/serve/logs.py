@@ -17,6 +17,7 @@ _log = logging.getLogger("fewshot.serve")
 #: What a client may choose as the id of its request.
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+_FILES = "/page/"
 
 
 class Logs:
@@ -65,6 +66,8 @@ class Logs:
     def _count(self, scope: Scope, number: str, status: int, seconds: float) -> None:
         method = scope["method"] if scope["method"] in _METHODS else "OTHER"
         route = getattr(scope.get("route"), "path", "none")
+        if route.startswith(_FILES):
+            route = f"{_FILES}*"  # one line of the metrics for all files of the page
         self._metrics.requests.labels(method, route, str(status)).inc()
         self._metrics.seconds.labels(route).observe(seconds)
         level = logging.DEBUG if route.startswith(("/health/", "/metrics")) else logging.INFO
