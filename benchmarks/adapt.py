@@ -73,7 +73,7 @@ def main() -> None:
     """Measure, print and write the results."""
     parser = Parser("adapt.py", __doc__)
     parser.add_argument(
-        "data", nargs="+", metavar="NAME=PATH", type=named(":"), help="data sets; NAME=PATH:SPLIT selects a split"
+        "data", nargs="+", metavar="NAME=PATH", type=named(mark=":"), help="data sets; NAME=PATH:SPLIT selects a split"
     )
     parser.add_argument("--backbone", default="tf_efficientnet_lite0", metavar="NAME", help="default: %(default)s")
     parser.add_argument("--domain", type=int, default=10, metavar="N", help="classes to adapt to (%(default)s)")

@@ -135,7 +135,11 @@ def main() -> None:
     """Measure, print and write the results."""
     parser = Parser("adapt_or_train.py", __doc__)
     parser.add_argument(
-        "data", nargs="+", metavar="NAME=PATH", type=named(), help="prepared data with splits train, val and test"
+        "data",
+        nargs="+",
+        metavar="NAME=PATH",
+        type=named("train", "val", "test"),
+        help="prepared data with splits train, val and test",
     )
     parser.add_argument(
         "--other", nargs="*", default=[], metavar="NAME=PATH", type=named(), help="more data, without splits"

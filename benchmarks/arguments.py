@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from shlex import quote
 from typing import NoReturn
@@ -61,11 +61,17 @@ def prepared(data: str, *splits: str) -> Callable[[str], str]:
         cure = f"make it with: fewshot data {data} --out {quote(path)}"
         if not Path(path).exists():
             raise argparse.ArgumentTypeError(f"{path} does not exist; {cure}")
-        if missing := sorted(set(splits) - set(list_splits(path))):
-            raise argparse.ArgumentTypeError(f"{path} has no split {missing[0]!r}; {cure}")
+        _require(path, splits, cure)
         return path
 
     return checked
+
+
+def _require(path: str, splits: Collection[str], cure: str) -> None:
+    """Refuse data that lack one of the splits."""
+    has = list_splits(path)
+    if missing := [split for split in splits if split not in has]:
+        raise argparse.ArgumentTypeError(f"{path} has no split {missing[0]!r}; {cure}")
 
 
 def archives(path: str) -> str:
@@ -83,14 +89,17 @@ def images(path: str) -> str:
     return path
 
 
-def named(mark: str = "") -> Callable[[str], str]:
-    """Return the type of ``NAME=PATH``; after `mark`, the path may name a split."""
+def named(*splits: str, mark: str = "") -> Callable[[str], str]:
+    """Return the type of ``NAME=PATH``, of data with `splits`; after `mark`, the path may name a split."""
 
     def checked(given: str) -> str:
         name, equals, path = given.partition("=")
         if not (name and equals and path):
             raise argparse.ArgumentTypeError(f"{given}: expected NAME=PATH")
-        images(path.partition(mark)[0] if mark else path)
+        path, _, split = path.partition(mark) if mark else (path, "", "")
+        images(path)
+        has = ", ".join(list_splits(path))
+        _require(path, [split] if split else splits, f"it has {has}" if has else "it has none")
         return given
 
     return checked

@@ -130,7 +130,7 @@ def main() -> None:
     """Measure, print and write the results."""
     parser = Parser("crops.py", __doc__)
     parser.add_argument(
-        "data", nargs="*", metavar="NAME=DATA", type=named("@"), help="square images, of a split: NAME=DATA@SPLIT"
+        "data", nargs="*", metavar="NAME=DATA", type=named(mark="@"), help="square images, of a split: NAME=DATA@SPLIT"
     )
     parser.add_argument("--backbone", default="tf_efficientnet_lite0", metavar="NAME", help="default: %(default)s")
     parser.add_argument("--size", type=int, metavar="PX", help="side of the network's input (default: its own)")

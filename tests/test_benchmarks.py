@@ -106,11 +106,20 @@ def test_data_that_is_not_there_is_one_sentence_with_what_makes_it(begun):
     assert told.endswith("data/cifar_fs does not exist; make it with: fewshot data cifar-fs --out data/cifar_fs\n")
 
 
-def test_data_without_a_split_is_one_sentence(tmp_path):
+@pytest.mark.parametrize(
+    ("script", "given", "said"),
+    [
+        ("cifar_fs.py", ("--data", "{}"), "data has no split 'val'; make it with: fewshot data cifar-fs --out"),
+        ("adapt_or_train.py", ("mine={}",), "data has no split 'val'; it has train"),
+        ("crops.py", ("mine={}@tset",), "data has no split 'tset'; it has train"),
+    ],
+)
+def test_data_without_a_split_is_one_sentence(tmp_path, script, given, said):
     noise(tmp_path / "data", 32, (3,), {"train": 4})
-    ran = python(ONE, BENCHMARKS / "cifar_fs.py", "--data", tmp_path / "data", path=[BENCHMARKS])
+    filled = [one.format(tmp_path / "data") for one in given]
+    ran = python(ONE, BENCHMARKS / script, *filled, path=[BENCHMARKS])
     assert (ran.returncode, ran.stderr.count("\n")) == (2, 1)
-    assert "data has no split 'val'; make it with: fewshot data cifar-fs --out" in ran.stderr
+    assert said in ran.stderr
 
 
 @pytest.mark.slow
