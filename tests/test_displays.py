@@ -162,6 +162,23 @@ def test_the_trade_off_of_unknown_items(model, ax):
     assert point.get_ydata()[0] == pytest.approx(100 * costs.false_accept_rate)
 
 
+@pytest.mark.parametrize("display", [ReliabilityDisplay, UnknownDisplay])
+def test_several_displays_on_the_same_axes_are_told_apart(display):
+    given = {
+        ReliabilityDisplay: [(["a", "b"], ["a", "a"], [0.9, 0.6]), (["a", "b"], ["a", "b"], [0.8, 0.7])],
+        UnknownDisplay: [([3.0, 2.0, 5.0], [1.0, 2.5]), ([3.0, 4.0], [1.0, 3.5])],
+    }[display]
+    ax = Figure().add_subplot()
+    for name, one in zip(("first", "second"), given, strict=True):
+        display.from_predictions(*one, name=name, ax=ax)
+    curves = {
+        line.get_label()[:5]: line.get_color() for line in ax.get_lines() if line.get_label()[:5] in ("first", "secon")
+    }
+    assert (len(curves), len({*curves.values()})) == (2, 2)
+    labels = [line.get_label() for line in ax.get_lines()]
+    assert sum(label in ("ideal", "by chance") for label in labels) == 1
+
+
 def test_the_trade_off_of_a_classifier_of_embeddings_and_of_scores(ax):
     classifier = PrototypicalClassifier().fit(X[SUPPORT.labels < 7], KNOWN.labels)
     shown = UnknownDisplay.from_estimator(classifier, QX, QUERIES.labels, ax=ax)

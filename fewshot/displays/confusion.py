@@ -142,7 +142,7 @@ class ConfusionDisplay:
         counts = table.to_numpy(dtype=float)
         images = self.confusion.loc[table.index].to_numpy().sum(1, keepdims=True)
         values = 100 * counts / np.maximum(images, 1) if normalize else counts
-        n, names = len(values), [drawable(label, 18) for label in table.index]
+        n, names = len(values), [drawable(label, 28) for label in table.index]
         side = float(np.clip(2 + 0.5 * n, 3.5, 10))
         self.ax_ = ax = new_axes(ax, side * 1.1, side)
         self.figure_ = ax.figure

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 #: The palette of Okabe and Ito, safe for colour-blind readers, and marks for more classes than colours.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#7A5195", "#999999", "#000000", "#F0E442")
 MARKS = "osD^vP*X"
+#: Of whose kind a line on axes is, which several displays may share.
+_CURVE, _REFERENCE = "fewshot curve", "fewshot reference"
 
 
 def new_axes(ax: Axes | None, width: float, height: float) -> Axes:
@@ -31,6 +33,19 @@ def without_frame(ax: Axes, *sides: str) -> Axes:
     """Hide some sides of the frame; by default those above and to the right."""
     ax.spines[list(sides or ("top", "right"))].set_visible(False)
     return ax
+
+
+def add_curve(ax: Axes, x: Any, y: Any, label: str, **how: Any) -> str:
+    """Draw a curve in the first colour that no curve on the axes has, and return that colour."""
+    color = COLOURS[sum(line.get_gid() == _CURVE for line in ax.lines) % len(COLOURS)]
+    ax.plot(x, y, color=color, label=label, gid=_CURVE, **how)
+    return color
+
+
+def add_reference(ax: Axes, x: Any, y: Any, label: str) -> None:
+    """Draw the line that curves are compared with, unless it is there."""
+    if not any(line.get_gid() == _REFERENCE for line in ax.lines):
+        ax.plot(x, y, color="#999999", linestyle=":", label=label, gid=_REFERENCE)
 
 
 def pinned(

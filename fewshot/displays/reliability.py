@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from fewshot.classifiers.calibration import Calibration, expected_calibration_error, reliability_bins
 from fewshot.displays.answered import answered, check_probabilities
-from fewshot.displays.drawing import COLOURS, new_axes, without_frame
+from fewshot.displays.drawing import add_curve, add_reference, new_axes, without_frame
 from fewshot.utils.drawing import drawable
 
 if TYPE_CHECKING:
@@ -117,14 +117,13 @@ class ReliabilityDisplay:
         """Draw; bars are the share of the answers with about that probability."""
         self.ax_ = ax = without_frame(new_axes(ax, 4.6, 4.2))
         self.figure_ = ax.figure
-        ax.plot([0, 100], [0, 100], color="#999999", linestyle=":", label="ideal")
-        for i, (name, bins) in enumerate(self.curves.items()):
+        add_reference(ax, [0, 100], [0, 100], "ideal")
+        for name, bins in self.curves.items():
             rows = zip(bins["n"], bins["confidence"], bins["accuracy"], strict=True)
             n, sure, right = np.array([row for row in rows if row[0]], np.float64).T
-            color = COLOURS[i % len(COLOURS)]
             label = f"{drawable(name, 24)} (error {self.errors_[name]:.3f})"
-            ax.plot(100 * sure, 100 * right, marker="o", markersize=4, color=color, label=label)
+            color = add_curve(ax, 100 * sure, 100 * right, label, marker="o", markersize=4)
             ax.bar(100 * sure, 100 * n / n.sum(), width=100 / len(bins["n"]) * 0.8, color=color, alpha=0.15, zorder=0)
         ax.set(xlabel="probability of the answer, %", ylabel="right, %", xlim=(0, 102), ylim=(0, 102))
-        ax.legend(frameon=False, fontsize=9, loc="upper left")
+        ax.legend(edgecolor="none", fontsize=9, loc="upper left")
         return self

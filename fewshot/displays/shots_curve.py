@@ -182,7 +182,7 @@ class ShotsCurveDisplay:
         ax.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
         ax.minorticks_off()
         ax.set(xlabel="images of a class", ylabel="right, %")
-        ax.legend(frameon=False, fontsize=9, loc="lower right")
+        ax.legend(edgecolor="none", fontsize=9, loc="lower right")
         return self
 
 

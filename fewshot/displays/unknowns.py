@@ -13,9 +13,10 @@ from sklearn.utils.validation import check_is_fitted
 from fewshot.classifiers.kinds import rows_for
 from fewshot.classifiers.rejection import UnknownScores
 from fewshot.displays.answered import answered, check_probabilities, ending, needed
-from fewshot.displays.drawing import COLOURS, new_axes, without_frame
+from fewshot.displays.drawing import add_curve, add_reference, new_axes, without_frame
 from fewshot.images.learned import labelled
 from fewshot.images.model import FewShotModel
+from fewshot.utils.drawing import drawable
 from fewshot.utils.values import check_embeddings, check_same_length
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ class UnknownDisplay:
         Scores of items of known and of unknown classes; higher is more familiar.
     thresholds : dict of str to float, optional
         Thresholds to mark, by what is said of them; by default those that these very scores give.
+    name : str, default=""
+        Name of the curve, to tell several on the same axes apart.
 
     Attributes
     ----------
@@ -55,13 +58,15 @@ class UnknownDisplay:
     ax_: Axes
     figure_: Figure | SubFigure
 
-    def __init__(self, scores: UnknownScores, thresholds: Mapping[str, float] | None = None) -> None:
-        self.scores, self.auroc_ = scores, scores.auroc
+    def __init__(self, scores: UnknownScores, thresholds: Mapping[str, float] | None = None, name: str = "") -> None:
+        self.scores, self.auroc_, self.name = scores, scores.auroc, name
         best = {f"{asked} (chosen on these)": _threshold(scores, asked) for asked in MARKED}
         self.thresholds = best if thresholds is None else dict(thresholds)
 
     @classmethod
-    def from_estimator(cls, estimator: Any, X: Any = None, y: Any = None, *, ax: Axes | None = None) -> Self:
+    def from_estimator(
+        cls, estimator: Any, X: Any = None, y: Any = None, *, name: str = "", ax: Axes | None = None
+    ) -> Self:
         """Score items of known and unknown classes, and draw.
 
         Parameters
@@ -74,6 +79,8 @@ class UnknownDisplay:
             Labelled items that were not learned; those of a class that it does not know are the unknown. By default the
             evidence of a few-shot classifier: each class of the support as if it had never been learned, with what
             `calibrate` was given.
+        name : str, default=""
+            Name of the curve, to tell several on the same axes apart.
         ax : matplotlib Axes, optional
             Where to draw; by default a new figure.
 
@@ -86,30 +93,36 @@ class UnknownDisplay:
         """
         last = ending(estimator).estimator
         if not isinstance(last, FewShotModel) and not hasattr(last, "reject_rule"):
-            return cls(_by_probability(estimator, X, y)).plot(ax=ax)
+            return cls(_by_probability(estimator, X, y), name=name).plot(ax=ax)
         given = ending(estimator, X, y)
         classifier = last.snapshot().classifier if isinstance(last, FewShotModel) else last
         check_is_fitted(classifier)
         rule = replace(classifier.reject_rule(), reject="auto")
         if X is None:
             own = _checked(rule.scored())
-            return cls(own, _thresholds(own)).plot(ax=ax)
+            return cls(own, _thresholds(own), name).plot(ax=ax)
         found = _by_familiarity(last, classifier, given.X, given.y)
         try:
             thresholds = _thresholds(rule.scored())
         except ValueError:  # it has none of its own
             thresholds = None
-        return cls(found, thresholds).plot(ax=ax)
+        return cls(found, thresholds, name).plot(ax=ax)
 
     @classmethod
     def from_predictions(
-        cls, known: ArrayLike, unknown: ArrayLike, classes: ArrayLike | None = None, *, ax: Axes | None = None
+        cls,
+        known: ArrayLike,
+        unknown: ArrayLike,
+        classes: ArrayLike | None = None,
+        *,
+        name: str = "",
+        ax: Axes | None = None,
     ) -> Self:
         """Draw the trade-off of scores (k,) of known and (m,) of unknown items; `classes` (m,) then count equally."""
         scores = np.asarray(unknown, np.float64)
         given = np.zeros(len(scores)) if classes is None else np.asarray(classes)
         codes: NDArray[np.int64] = np.unique(given, return_inverse=True)[1]
-        return cls(_checked(UnknownScores(scores, codes, np.asarray(known, np.float64)))).plot(ax=ax)
+        return cls(_checked(UnknownScores(scores, codes, np.asarray(known, np.float64))), name=name).plot(ax=ax)
 
     def plot(self, ax: Axes | None = None) -> Self:
         """Draw the curve, and the thresholds: of an estimator those that ``reject="5%"`` and ``"balanced"`` have."""
@@ -117,13 +130,15 @@ class UnknownDisplay:
         self.figure_ = ax.figure
         curve = self.scores.curve()
         x, y = ([100 * share for share in curve[name]] for name in ("false_reject", "false_accept"))
-        ax.plot([0, *x, 100], [100, *y, 0], color=COLOURS[0], label=f"AUROC {self.auroc_:.3f}")
-        ax.plot([0, 100], [100, 0], color="#999999", linestyle=":", label="by chance")
+        name = f"{drawable(self.name, 24)}: " if self.name else ""
+        color = add_curve(ax, [0, *x, 100], [100, *y, 0], f"{name}AUROC {self.auroc_:.3f}")
+        add_reference(ax, [0, 100], [100, 0], "by chance")
         for i, (said, threshold) in enumerate(self.thresholds.items()):
             place = [100 * share for share in self.scores.costs(threshold)]
-            ax.plot(*place, "sD"[i % 2], color=COLOURS[1 + i % 2], markersize=7, label=said)
+            is_told = said in ax.get_legend_handles_labels()[1]  # by another curve
+            ax.plot(*place, "sD"[i % 2], color=color, markersize=7, label=None if is_told else said)
         ax.set(xlabel="known items refused, %", ylabel="unknown items accepted, %", xlim=(-2, 102), ylim=(-2, 102))
-        ax.legend(frameon=False, fontsize=9, loc="upper right")
+        ax.legend(edgecolor="none", fontsize=9, loc="upper right")
         return self
 
 
