@@ -1,6 +1,7 @@
 """The accuracy benchmarks: as processes, on tiny data; what they find is the same twice."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -37,6 +38,13 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 def run(script, out, *arguments):
     return run_alone(script, out, "--work", str(out) + "_work", *arguments)
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    """A folder of embeddings that all scripts share, in all processes of the tests."""
+    base = tmp_path_factory.getbasetemp()
+    return str((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "embeddings of benchmarks")
 
 
 def run_alone(script, out, *arguments):
@@ -208,8 +216,8 @@ def test_learning_class_by_class_is_measured_and_agrees_with_one_fit(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_open_world_is_measured_by_score_and_promise_and_calibration_by_its_error(tmp_path):
-    found = run_alone("open_world.py", tmp_path / "open_world", "--draws", "1")
+def test_the_open_world_is_measured_by_score_and_promise_and_calibration_by_its_error(tmp_path, cache):
+    found = run_alone("open_world.py", tmp_path / "open_world", "--draws", "1", "--cache", cache)
     assert {cell["data"] for cell in found["scores"]} == {"glyphs", "digits"}
     for cell in found["scores"]:
         assert all(0 <= value <= 100 for name in ("nearest prototype", "familiarity") for value in cell[name])
@@ -217,7 +225,7 @@ def test_the_open_world_is_measured_by_score_and_promise_and_calibration_by_its_
         assert 0 <= cell["accepted"] <= 100
         assert 0 <= cell["kept"] <= 100
     assert "| familiarity, spare classes |" in (tmp_path / "open_world.md").read_text()
-    cells = run_alone("calibration.py", tmp_path / "calibration", "--quick")["cells"]
+    cells = run_alone("calibration.py", tmp_path / "calibration", "--quick", "--cache", cache)["cells"]
     few = [cell for cell in cells if cell["spare"] < 6]
     assert few
     assert all(cell["before"] == cell["after"] for cell in few)  # too few classes to tell
@@ -247,8 +255,8 @@ def test_adapting_and_training_are_compared_on_the_same_classes(tmp_path):
 
 
 @pytest.mark.slow
-def test_parameters_of_learners_are_compared_on_the_same_draws(tmp_path):
-    rows = run_alone("parameters.py", tmp_path / "parameters", "--quick")["rows"]
+def test_parameters_of_learners_are_compared_on_the_same_draws(tmp_path, cache):
+    rows = run_alone("parameters.py", tmp_path / "parameters", "--quick", "--cache", cache)["rows"]
     kept = [row for row in rows if row["learner"] == "prototypical, temperature=None"]
     assert len(kept) == 6
     for row in kept:
@@ -285,9 +293,9 @@ def test_the_ladder_measures_networks_and_sizes(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_default_is_compared_on_the_same_draws(tmp_path):
+def test_the_default_is_compared_on_the_same_draws(tmp_path, cache):
     noise(tmp_path / "data", 32, (3,), FEW)
-    arguments = ("--quick", "--eurosat", str(tmp_path / "data"), "--cache", str(tmp_path / "cache"))
+    arguments = ("--quick", "--eurosat", str(tmp_path / "data"), "--cache", cache)
     one, two = (run_alone("defaults.py", tmp_path / name, *arguments) for name in ("one", "two"))
     both = zip(one["cells"], two["cells"], strict=True)  # logistic regression rounds differently each time
     assert all(a["rows"]["discriminant"] == b["rows"]["discriminant"] for a, b in both)
@@ -300,9 +308,9 @@ def test_the_default_is_compared_on_the_same_draws(tmp_path):
 
 
 @pytest.mark.slow
-def test_wrong_labels_and_copies_are_found(tmp_path):
+def test_wrong_labels_and_copies_are_found(tmp_path, cache):
     noise(tmp_path / "data", 32, (3,), FEW)
-    arguments = ("--quick", "--eurosat", str(tmp_path / "data"), "--cache", str(tmp_path / "cache"))
+    arguments = ("--quick", "--eurosat", str(tmp_path / "data"), "--cache", cache)
     found = run_alone("suspects.py", tmp_path / "suspects", *arguments)
     assert {cell["data"] for cell in found["cells"]} == {"glyphs", "digits", "EuroSAT"}
     assert all(0 <= cell["right ones flagged"] <= 100 for cell in found["cells"])
