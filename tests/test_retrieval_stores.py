@@ -115,6 +115,9 @@ def test_a_filter_on_what_no_record_has_says_so(make, kind, recwarn):
         assert store.search([[1, 2, 3], [3, 2, 1]], where=where) == [[], []]
         assert str(recwarn.pop(UserWarning).message).startswith(said)
         assert not recwarn
+        assert store.snapshot(where) == []
+        assert str(recwarn.pop(UserWarning).message).startswith(said)
+        assert not recwarn
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -200,6 +203,10 @@ def test_search_is_what_numpy_finds(make, kind, metric, distinct):
             found = store.search(queries, k, where)
             for query, row in zip(queries, found, strict=True):
                 check_nearest(row, kept, query, k, metric, where)
+        passing = {match[0] for match in expected(kept, queries[0], 80, metric, where)}
+        assert list(map(described, store.snapshot(where))) == sorted(
+            described(one) for one in kept if one.id in passing
+        )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -497,6 +504,8 @@ def test_any_order_of_changes_is_as_in_a_dict(make, kind, metric, operations, se
     for query in np.float32([[1, 0, 2], [0, 0, 0]]):
         for condition in (None, {"label": where}, {"v": [where, "a"]}, {"w": where}, {"v": {">": 0.2, "<=": 1}}):
             check_nearest(store.search([query], 4, condition)[0], kept, query, 4, metric, condition)
+            passing = {match[0] for match in expected(kept, query, 12, metric, condition)}
+            assert {record.id for record in store.snapshot(condition)} == passing
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from itertools import islice
 from typing import Any, Self
 
 import numpy as np
@@ -125,8 +126,8 @@ class Store(ABC):
         """Remove at least one record, or call `refuse_missing` before anything is removed."""
 
     @abstractmethod
-    def _records(self) -> Iterable[Record]:
-        """Return copies of all records, in any order."""
+    def _records(self, conditions: Conditions) -> Iterable[Record]:
+        """Return copies of the records that meet the conditions, in any order."""
 
     @abstractmethod
     def _labels(self) -> Iterable[Any]:
@@ -193,9 +194,25 @@ class Store(ABC):
             self._remove(gone)
         return len(gone)
 
-    def snapshot(self) -> list[Record]:
-        """Return all current records, sorted by id."""
-        return sorted(self._records() if self._is_made else [], key=lambda record: record.id)
+    def snapshot(self, where: Mapping[str, Any] | None = None) -> list[Record]:
+        """Return the current records that pass a filter as for `search`, or all, sorted by id.
+
+        Examples
+        --------
+        >>> from fewshot import FaissStore, Record
+        >>> store = FaissStore("cosine", "3f2a")
+        >>> store.add([Record("a.jpg", [1, 0], "cat", {"year": 2019}), Record("b.jpg", [0, 1], "dog", {"year": 2024})])
+        2
+        >>> store.remove([record.id for record in store.snapshot({"year": {"<": 2020}})])
+        1
+        """
+        conditions = check_where(where)
+        if not (self._is_made and all(conditions.values())):
+            return []
+        found = sorted(self._records(conditions), key=lambda record: record.id)
+        if conditions and not found:
+            warn_of_nothing(lambda some: list(islice(self._records(some), SEEN)), conditions)
+        return found
 
     def labels(self) -> list[Any]:
         """Return the distinct labels, in any order."""

@@ -118,6 +118,10 @@ class Columns:
             parts = (places[start : start + PART] for start in range(0, len(places), PART))
             values = [similarities(query, self._vectors(part), self._metric) for part in parts]
             places = places[np.argsort(-np.concatenate(values), kind="stable")[:n]]
+        return self.at(places)
+
+    def at(self, places: NDArray[np.intp]) -> list[Record]:
+        """Return the records at some places."""
         return [self._records[place] for place in places.tolist()]
 
     def _may_be_nearest(self, query: Vectors, places: NDArray[np.intp], n: int) -> NDArray[np.bool_]:

@@ -196,8 +196,11 @@ class FaissStore(Store):
                 del self._held[number]
             self._columns = None
 
-    def _records(self) -> Iterable[Record]:
-        return (_copy(record) for record in list(self._held.values()))  # an atomic copy: other threads may add
+    def _records(self, conditions: Conditions) -> Iterable[Record]:
+        columns = self._current_columns() if conditions else None
+        if columns is not None:
+            return map(_copy, columns.at(columns.passing(conditions)))
+        return map(_copy, list(self._held.values()))  # an atomic copy: other threads may add
 
     def _labels(self) -> Iterable[Any]:
         return (record.label for record in list(self._held.values()))

@@ -20,7 +20,7 @@ def warn_of_nothing(find: Callable[[Conditions], Sequence[Record]], conditions: 
     Parameters
     ----------
     find : callable
-        Returns the nearest records of a query, at most `SEEN`, that meet conditions.
+        Returns at most `SEEN` records that meet conditions.
     conditions : mapping
         What no record meets.
     """

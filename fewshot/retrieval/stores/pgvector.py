@@ -296,9 +296,11 @@ class PgVectorStore(Store):
             gone = {id for (id,) in connection.execute(statement, [[uuid_of(id) for id in ids]])}
             refuse_missing(ids, gone, UNTOUCHED)
 
-    def _records(self) -> Iterable[Record]:
+    def _records(self, conditions: Conditions) -> Iterable[Record]:
+        passing, values = self._where(conditions)
+        statement = self._sql(f"SELECT {_RECORD} FROM {{table}} WHERE {passing}")  # without parameters if all pass
         with self._transaction() as connection:
-            rows = connection.execute(self._sql(f"SELECT {_RECORD} FROM {{table}}"), binary=True).fetchall()
+            rows = connection.execute(statement, values or None, binary=True).fetchall()
         return map(self._to_record, rows)
 
     def _labels(self) -> Iterable[Any]:

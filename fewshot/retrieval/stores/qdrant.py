@@ -221,8 +221,8 @@ class QdrantStore(Store):
             refuse_missing(ids, set(self._present(ids)), UNTOUCHED)
             self._delete(ids)
 
-    def _records(self) -> Iterable[Record]:
-        return map(self._record, self._scroll(True, self.metric != "cosine"))
+    def _records(self, conditions: Conditions) -> Iterable[Record]:
+        return map(self._record, self._scroll(True, self.metric != "cosine", conditions))
 
     def _labels(self) -> Iterable[Any]:
         return (point.payload["label"] for point in self._scroll(["label"], False))
@@ -270,12 +270,12 @@ class QdrantStore(Store):
             conditions.append(models.FieldCondition(key="batch", match=models.MatchValue(value=batch)))
         self._client.delete(self.collection, models.Filter(must=conditions), wait=True)
 
-    def _scroll(self, payload: bool | list[str], vectors: bool) -> Iterator[Any]:
-        after = None
+    def _scroll(self, payload: bool | list[str], vectors: bool, conditions: Conditions | None = None) -> Iterator[Any]:
+        after, passing = None, self._filter(conditions or {})
         while True:
             with self._calls():
                 points, after = self._client.scroll(
-                    self.collection, limit=BATCH, offset=after, with_payload=payload, with_vectors=vectors
+                    self.collection, passing, limit=BATCH, offset=after, with_payload=payload, with_vectors=vectors
                 )
             yield from points
             if after is None:
