@@ -15,6 +15,7 @@ import numpy as np
 
 from fewshot.errors import missing
 from fewshot.utils.carried import all_carried, know
+from fewshot.utils.orphans import end_with
 from fewshot.utils.threads import passive_waiting, wait_passively
 from fewshot.utils.values import check_name
 
@@ -87,7 +88,7 @@ class Serial(Executor):
 
 
 class Joblib(Executor):
-    """Runs tasks in processes on this machine.
+    """Runs tasks in processes on this machine, which end with this one, also if it is killed.
 
     Parameters
     ----------
@@ -123,7 +124,7 @@ class Joblib(Executor):
             batch_size=1,
             pre_dispatch="all",
             initializer=_begin,
-            initargs=(all_carried(),),  # equal bytes keep the processes of an earlier call
+            initargs=(os.getpid(), all_carried()),  # equal bytes keep the processes of an earlier call
         )
         yield from run(delayed(_numbered)(i, function, arguments) for i, arguments in tasks.items())
 
@@ -203,8 +204,9 @@ def _numbered(i: int, function: Callable[..., Any], arguments: Arguments) -> tup
     return i, attempt(function, arguments)
 
 
-def _begin(names: bytes) -> None:
+def _begin(parent: int, names: bytes) -> None:
     """Prepare a process, before it imports torch, and tell it what was registered by hand."""
+    end_with(parent)
     wait_passively()
     know(names)
 
