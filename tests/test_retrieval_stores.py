@@ -337,9 +337,11 @@ def test_an_empty_cell_of_a_table_is_none_in_the_payload(make, kind, recwarn):
     for infinite in (np.inf, -np.inf, np.float32("inf")):
         with pytest.raises(ValueError, match="inf, which JSON cannot hold; leave it out"):
             store.upsert([Record("a", VECTOR, "x", {"price": infinite})])
-    for day in (pd.Timestamp("2026-01-02"), date(2026, 1, 2), Decimal("1.5")):
-        with pytest.raises(ValueError, match=f"is a {type(day).__name__}; a store keeps text, numbers and booleans"):
-            store.upsert([Record("a", VECTOR, "x", {"day": day})])
+    for one in (pd.Timestamp("2026-01-02"), date(2026, 1, 2), Decimal("1.5")):
+        cure = "" if isinstance(one, Decimal) else ", so write it as text, such as '2026-05-31'"
+        said = f"is a {type(one).__name__}; a store keeps text, numbers and booleans{cure}$"
+        with pytest.raises(ValueError, match=said):
+            store.upsert([Record("a", VECTOR, "x", {"day": one})])
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -66,7 +66,8 @@ def _warn_of_values(name: str, wanted: Sequence[Any], there: Sequence[Any]) -> N
         hint = f"; for all between the two, give {{'>=': {low!r}, '<=': {high!r}}}"
     if hint or name == "label":
         asked = f"{name}={brief(repr(wanted[0]))}" if len(wanted) == 1 else f"{name} among {listed(wanted, 5)}"
-        others = f"; there are {listed(there, 5)}; for a class that was learned since, call reclassify(model, store)"
+        seen = f"; those that were looked at have {listed(there, 5)}"
+        others = f"{seen}; for a class that was learned since, call reclassify(model, store)"
         warn(f"nothing was found, since no record has {asked}{hint or others}")
 
 

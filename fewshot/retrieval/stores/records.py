@@ -226,7 +226,8 @@ def check_plain(value: Any, what: str) -> Any:
     """
     value = plain_label(value)
     if not isinstance(value, PLAIN):
-        raise ValueError(f"{what} is a {type(value).__name__}; a store keeps text, numbers and booleans")
+        cure = ", so write it as text, such as '2026-05-31'" if hasattr(value, "isoformat") else ""
+        raise ValueError(f"{what} is a {type(value).__name__}; a store keeps text, numbers and booleans{cure}")
     if isinstance(value, str):
         return check_text(value, what)
     if isinstance(value, float) and not np.isfinite(value):
