@@ -101,6 +101,7 @@ def test_stored_units_are_kept_and_damaged_ones_answered_again(tmp_path, monkeyp
     pd.testing.assert_frame_equal(without_times(again), without_times(frame))
 
 
+@pytest.mark.slow
 def test_damaged_embeddings_are_recomputed_and_leftovers_of_a_kill_removed(tmp_path):
     grid = GRID | {"learners": GRID["learners"][:1], "n_shot": [1]}
     frame = bench(tmp_path, grid)
@@ -241,6 +242,7 @@ def test_mistakes_are_found_before_anything_is_trained_or_written(tmp_path, monk
     assert (tmp_path / "out" / "episodes.json").read_bytes() == frozen
 
 
+@pytest.mark.slow
 def test_a_base_split_and_n_query_of_a_dataset(tmp_path):
     learners = [{"learner": "simpleshot", "normalization": "CL2N", "center": "base"}, {"learner": "prototypical"}]
     grid = {

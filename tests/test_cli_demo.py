@@ -1,6 +1,7 @@
 """The demonstration: a short run, and the full run with its accuracies as a slow test."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -41,6 +42,7 @@ def test_a_foreign_folder_is_refused_and_not_touched(tmp_path, files):
     assert sorted(path.name for path in tmp_path.iterdir()) == files
 
 
+@pytest.mark.slow
 def test_a_short_run_has_every_part(tmp_path):
     lines = []
     outcome = run_demo(tmp_path, train_episodes=3, test_episodes=20, progress=False, say=lines.append)
@@ -60,7 +62,7 @@ def test_a_short_run_has_every_part(tmp_path):
 def test_the_full_run_reaches_its_accuracies(tmp_path):
     """As the command runs it, on two threads like the machine of the README."""
     command = [sys.executable, "-m", "fewshot", "demo", "--quiet", "--out", str(tmp_path)]
-    subprocess.run(command, check=True, timeout=900, env={**__import__("os").environ, "OMP_NUM_THREADS": "2"})
+    subprocess.run(command, check=True, timeout=900, env={**os.environ, "OMP_NUM_THREADS": "2"})
     results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     check(results, (tmp_path / "report.html").read_text(encoding="utf-8"), 600)
     accuracy = {(r["setting"], r["method"]): r["accuracy"] for r in results["accuracy"]}

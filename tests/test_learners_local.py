@@ -103,6 +103,7 @@ def test_maps_for_another_learner_are_refused_with_the_learners_that_take_them()
         evaluate("prototypical", x, y, n_way=2, n_query=3, n_episodes=2)
 
 
+@pytest.mark.slow
 def test_a_grid_gives_maps_to_learners_of_places_and_whole_images_to_the_others(tmp_path):
     grid = {
         "datasets": [{"source": "digits"}],

@@ -36,6 +36,7 @@ print(*FewShotClassifier("plugged").fit([[0.0], [5.0]], ["a", "b"]).predict([[4.
 """
 
 
+@pytest.mark.slow
 def test_an_installed_plug_in_is_found_through_its_entry_point(tmp_path):
     """A package as pip leaves it behind: a module, and metadata with an entry point."""
     (tmp_path / "a_plug_in.py").write_text(PLUG_IN)

@@ -143,7 +143,6 @@ print(time.perf_counter() - began < 20)
     ("kind", "when", "seconds"),
     [
         ("hnsw", "first", 0),
-        ("ivf", "again", 0.4),
         pytest.param("ivf", "first", 0.5, marks=pytest.mark.slow),
         pytest.param("ivf", "again", 0.8, marks=pytest.mark.slow),
         pytest.param("hnsw", "again", 0.8, marks=pytest.mark.slow),

@@ -285,6 +285,7 @@ def test_the_examples_of_the_documentation_work(tmp_path, monkeypatch, capsys):
         assert Path("model.zip").read_bytes().startswith(b"PK")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="needs a terminal")
 def test_a_person_at_a_terminal_sees_the_address_and_a_short_line_for_each_request(tmp_path):
     import pty
