@@ -364,7 +364,7 @@ def listed(rows: Sequence[dict[str, Any]], dataset: str) -> list[dict[str, Any]]
 def main() -> None:
     """Run the benchmark."""
     parser = Parser("cifar_fs.py", __doc__)
-    parser.add_data("cifar-fs", "data/cifar_fs", "train", "val", "test")
+    parser.add_data("cifar-fs", "data/cifar_fs", "train", "val")
     parser.add_argument("--work", default="runs/cifar_fs_benchmark", metavar="DIR", help="trainings (%(default)s)")
     parser.add_out("benchmarks/results/cifar_fs")
     parser.add_argument("--episodes", type=int, metavar="N", help="training episodes (default: those of the recipe)")

@@ -487,3 +487,8 @@ def test_a_picture_of_a_stranger_is_no_page(tmp_path):
         assert b"<script>" in shown.content
         assert shown.headers["content-type"] == "image/jpeg"
         assert shown.headers["x-content-type-options"] == "nosniff"
+
+
+def test_an_archive_that_is_not_there_is_no_name_of_a_new_classifier(tmp_path):
+    with pytest.raises(ValueError, match=r"gone\.zip does not exist; for a new classifier, give the name of a folder"):
+        check(Settings(str(tmp_path / "gone.zip")))

@@ -15,6 +15,7 @@ from fewshot.data.augment import Distortion
 from fewshot.data.digest import digest_classes, digest_images
 from fewshot.data.images import LabeledImages
 from fewshot.embedding.backbones import check_backbone, is_path
+from fewshot.embedding.backbones.registered import find_registered
 from fewshot.embedding.checkpoint import Checkpoint
 from fewshot.embedding.embedder import Embedder
 from fewshot.errors import LeakError
@@ -23,6 +24,7 @@ from fewshot.persistence.files import write_text
 from fewshot.training.config import TrainConfig
 from fewshot.training.folder import BEST
 from fewshot.training.trainer import MetaTrainer
+from fewshot.utils.own_code import own_code
 from fewshot.utils.text import counted
 
 #: Marks a finished training.
@@ -58,7 +60,9 @@ def train_backbone(backbone: Backbone, folder: Path, progress: bool) -> Backbone
     config = TrainConfig(**TrainConfig.parse(dict(backbone.train)))
     own = {key: value for key, value in backbone.describe().items() if key != "name"}
     code = code_of(learner_class(backbone.learner))
-    place = folder / "trained" / key_of("trained", own, code, digest_images(train), digest_images(val))
+    registered = find_registered(backbone.backbone, in_plugins=True)
+    codes = [code] if registered is None else [code, own_code([registered.factory])]
+    place = folder / "trained" / key_of("trained", own, *codes, digest_images(train), digest_images(val))
     if not (place / DONE).is_file():
         augment = Distortion() if backbone.distort else None
         trainer = MetaTrainer(backbone.backbone, backbone.learner, config, augment=augment)

@@ -10,7 +10,6 @@ from typing import Any
 from uuid import uuid4
 
 from fewshot.benchmark.grid_file import GIVEN, OWN, PIXELS, Backbone, LearnerSpec
-from fewshot.benchmark.own_code import own_files
 from fewshot.benchmark.references import LinearProbe, ScikitLearn
 from fewshot.embedding.backbones import is_path
 from fewshot.embedding.checkpoint import describe_learner, load_learner
@@ -19,6 +18,7 @@ from fewshot.learners.base import Learner
 from fewshot.learners.discriminant import DiscriminantLearner
 from fewshot.learners.registry import learner_class, ready_learner
 from fewshot.persistence.files import digest
+from fewshot.utils.own_code import own_files
 
 #: Learners outside the registry.
 REFERENCES: dict[str, type[Learner]] = {kind.name: kind for kind in (LinearProbe, ScikitLearn)}

@@ -271,8 +271,13 @@ class Embedder(BaseEmbedder):
         return self._extended(self._load().fingerprint)
 
     @property
+    def code(self) -> str:
+        """Digest of the network's code, as far as it is somebody's own; empty text if it is of packages."""
+        return self._load().code
+
+    @property
     def identity(self) -> str:
-        """SHA-256 of architecture, weights, preprocessing and domain."""
+        """SHA-256 of architecture, code of one's own, weights, preprocessing and domain."""
         return self._extended(self._load().identity)
 
     @property
@@ -387,7 +392,8 @@ class Embedder(BaseEmbedder):
         return loaded
 
     def _find(self, source: Source, device: torch.device, checkpoint: Checkpoint | None) -> Loaded:
-        key = (source, device, source.stamps() if checkpoint is None else (checkpoint.stamp, None))
+        stamps = source.stamps() if checkpoint is None else (checkpoint.stamp, None, (source.registration(), 0))
+        key = (source, device, stamps)
         loaded = _LOADED.get(key)
         if loaded is None:
             with isolated(gradients=True):  # inference tensors could never be trained

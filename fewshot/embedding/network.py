@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from fewshot.data.preprocess import MAPS, Decoded, Prepared, Preprocessing, prepared_chunks
 from fewshot.data.views import shown
 from fewshot.embedding.backbones import spec_of
+from fewshot.embedding.backbones.registered import code_of
 from fewshot.embedding.folding import fold_batch_norm
 from fewshot.embedding.maps import Shape, feature_map, pooling
 from fewshot.embedding.pointwise import hasten_pointwise
@@ -78,11 +79,17 @@ class Loaded:
         return digest.hexdigest()
 
     @cached_property
+    def code(self) -> str:
+        """Digest of the network's code, as far as it is somebody's own; empty if it is of packages."""
+        return code_of(self.network)
+
+    @cached_property
     def identity(self) -> str:
-        """SHA-256 of architecture, weights and preprocessing: two architectures may have the same weights."""
+        """SHA-256 of architecture, own code, weights and preprocessing: two networks may have the same weights."""
         network = self.network
         own = spec_of(network) or [f"{type(part).__module__}.{type(part).__qualname__}" for part in network.modules()]
-        return hashlib.sha256(json.dumps([own, self.fingerprint], sort_keys=True).encode()).hexdigest()
+        known = [own, self.fingerprint, *([self.code] if self.code else [])]
+        return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
     @property
     def cache_key(self) -> str:

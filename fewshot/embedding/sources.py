@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from fewshot.data.crop import AUTO
 from fewshot.data.preprocess import Preprocessing
 from fewshot.embedding.backbones import check_backbone, create_backbone, files_of, is_path, is_sized
-from fewshot.embedding.backbones.registered import IMAGENET_MEAN, IMAGENET_STD, find_registered
+from fewshot.embedding.backbones.registered import IMAGENET_MEAN, IMAGENET_STD, find_registered, registered_names
 from fewshot.embedding.checkpoint import Checkpoint, stamp_of
 from fewshot.embedding.maps import Pooling
 from fewshot.errors import MissingExtraError, pip_install
@@ -84,8 +84,17 @@ class Source:
     def stamps(self) -> tuple[tuple[int, int] | None, ...]:
         """Return the size and modification time of each file of backbone and weights; None if there is no file."""
         files = [self.backbone] if self.is_checkpoint else files_of(self.backbone)
-        own = find_registered(self.backbone)  # another factory may have taken its place
-        return (*(stamp_of(path) for path in (*files, self.weights or "")), None if own is None else (own.number, 0))
+        return (*(stamp_of(path) for path in (*files, self.weights or "")), (self.registration(), 0))
+
+    def registration(self) -> int:
+        """Return a number that grows if another factory takes the place of that of the network, else 0.
+
+        A checkpoint names its network inside, so for it the number grows with every registration.
+        """
+        if self.is_checkpoint:
+            return max((one.number for name in registered_names() if (one := find_registered(name))), default=0)
+        own = find_registered(self.backbone)
+        return 0 if own is None else own.number
 
     def check(self) -> None:
         """Check that the parameters agree, without loading anything.

@@ -42,6 +42,7 @@ from fewshot.images.kept_rows import (
 )
 from fewshot.images.learned import Learned, suited
 from fewshot.images.memory_files import MemoryFiles, read_learned
+from fewshot.images.probe import probe_of, warn_of_code
 from fewshot.images.segments import (
     Held,
     Segments,
@@ -130,6 +131,8 @@ def write_model(
     memory = MemoryFiles.of(fitted, sums, kept.get(MEMORY, Segments()))
     parts, rows = memory.parts, {MEMORY: memory.rows}
     content |= memory.content
+    if (probe := probe_of(embedder)) is not None:
+        content["probe"] = probe
     if weights == "reference":
         content |= {"source": _source(embedder), "learner": describe_learner(fitted.learner)}
     parts |= _weights_in_parts(embedder, fitted.learner, content, weights)
@@ -181,6 +184,7 @@ def _rebuild(folder: str | Path, device: str, given: Any, manifest: dict[str, An
         raise ArtifactError(_other_network(folder, manifest, embedder, given is not None))
     fitted, segments, rows = read_learned(manifest, paths, learner)
     _check_answers(embedder, fitted.d)
+    warn_of_code(embedder, manifest.get("probe"))
     classifier = FewShotClassifier(learner, **{name: value for name, value in params.items() if name != "keep_support"})
     classifier.adopt(fitted)
     if (calibration := manifest.get("calibration")) is not None:

@@ -10,6 +10,7 @@ import tempfile
 import threading
 import webbrowser
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from fewshot.errors import ArtifactError, FewshotError
@@ -73,6 +74,8 @@ def check(settings: Settings) -> None:
     if not is_artifact(settings.folder):
         if settings.read_only:
             raise ValueError(f"{settings.folder} holds no classifier to read; make one with fewshot fit")
+        if Path(settings.folder).suffix.lower() == ".zip" and not os.path.lexists(settings.folder):
+            raise ValueError(f"{settings.folder} does not exist; for a new classifier, give the name of a folder")
         refuse_others(settings.folder, "classifier")
 
 

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fewshot.data.images import LabeledImages
+from fewshot.embedding.backbones.registered import code_of
 from fewshot.embedding.checkpoint import load_state, save_weights, state
 from fewshot.embedding.maps import network_for
 from fewshot.embedding.network import embed
@@ -29,6 +31,7 @@ from fewshot.training.interrupt import deferred_signals
 from fewshot.training.result import TrainResult
 from fewshot.training.step import Stepper, StepResult, one_cycle
 from fewshot.utils.logs import timed
+from fewshot.utils.own_code import own_code
 from fewshot.utils.text import counted
 from fewshot.utils.warning import warn
 
@@ -73,6 +76,11 @@ class Run:
         self.optimizer._opt_called = True  # type: ignore[attr-defined]
         self.result, self.faults_in_a_row, self.seconds_before = TrainResult(), 0, 0.0
         self.best: dict[str, Tensor] | None = None
+
+    @cached_property
+    def code(self) -> str:
+        """Digest of the code that is trained, as far as it is somebody's own."""
+        return code_of(self.backbone) + own_code([self.learner, self.stepper.augment])
 
     def train(self, resume: bool) -> TrainResult:
         """Take all remaining steps; at the end, even after an error, restore the best weights."""
@@ -206,6 +214,7 @@ class Run:
             "in_a_row": self.faults_in_a_row,
             "scaler": self.stepper.scaler.state_dict(),
             "computed with": _arithmetic(),
+            "code": self.code,
             "log": CsvLog.digest(result.records),
         }
         if (self.folder / LOG).is_file():
@@ -224,6 +233,12 @@ class Run:
         progress = saved.progress
         if progress["steps"] < self.config.n_steps:
             _warn_of_arithmetic(progress.get("computed with", _arithmetic()))
+            if progress.get("code", self.code) != self.code:
+                warn(
+                    "the code of the network, learner or augmentation has changed since training stopped, so from here "
+                    "on the new one is trained; to train only that, start again with overwrite=True instead of "
+                    "resume=True"
+                )
         load_state(saved.model, self.backbone, self.learner)
         restore_optimizer(saved, self.optimizer)
         device = next(self.backbone.parameters(), torch.empty(0, dtype=torch.float32, device="cpu")).device

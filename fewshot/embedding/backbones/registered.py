@@ -14,6 +14,7 @@ from fewshot.embedding.backbones.limits import is_plain_name
 from fewshot.errors import brief
 from fewshot.learners.registry import list_learners
 from fewshot.utils.carried import Carried
+from fewshot.utils.own_code import own_code
 from fewshot.utils.values import check_count
 
 #: What most published networks were trained with.
@@ -70,6 +71,10 @@ def register_backbone(
     weights and preprocessing, but no code: register the network again, before the model is loaded in another process.
     On the command line, ``--plugin FILE.py`` runs a file that does so. A pickled estimator that holds the name brings
     the factory along if that can be pickled, so that ``n_jobs=2`` of scikit-learn needs nothing.
+
+    If its code changes, caches of embeddings and grids compute again, and training that resumes or a saved model that
+    answers differently says so. `Embedder.fingerprint` does not change, by which a store knows its vectors: embed them
+    again, or give a changed network another name.
 
     Parameters
     ----------
@@ -187,6 +192,12 @@ def find_registered(name: str, *, in_plugins: bool = False) -> Registered | None
     if in_plugins and name not in _REGISTERED:
         list_learners()
     return _REGISTERED.get(name)
+
+
+def code_of(network: nn.Module) -> str:
+    """Return a digest of the code of one's own that makes a network and computes with it; empty if there is none."""
+    made = _REGISTERED.get((getattr(network, "fewshot_spec", None) or {}).get("name", ""))
+    return own_code([*{type(part) for part in network.modules()}, *([] if made is None else [made.factory])])
 
 
 def registered_names() -> list[str]:

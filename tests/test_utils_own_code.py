@@ -1,10 +1,13 @@
-"""The files that a learner of somebody's own consists of."""
+"""The code that a learner or network of somebody's own consists of."""
 
+import functools
+import importlib
 import sys
 
+import numpy as np
 import pytest
 
-from fewshot.benchmark.own_code import own_files
+from fewshot.utils.own_code import own_code, own_files
 
 FILES = {
     "mine.py": "import torch, json\nfrom helper import scaling\nimport package.part as part\nfrom bare import inner\n",
@@ -49,3 +52,30 @@ def test_a_relative_import_starts_in_the_package_of_the_file(folder):
 def test_what_cannot_be_read_or_found_is_left_out(text, tmp_path):
     (tmp_path / "mine.py").write_text(text)
     assert own_files(str(tmp_path / "mine.py")) == [str(tmp_path / "mine.py")]
+
+
+def test_a_digest_is_of_a_file_and_of_what_it_imports(folder, monkeypatch):
+    (folder / "mine.py").write_text("import helper\n\ndef make(): pass\n\nclass Mine(dict):\n    def go(self): pass\n")
+    monkeypatch.setitem(sys.modules, "mine", None)  # which is undone at the end
+    del sys.modules["mine"]
+    mine = importlib.import_module("mine")
+    ways = (mine.make, mine.Mine, mine.Mine(), mine.Mine().go, functools.partial(mine.make))
+    (before,) = {own_code([one]) for one in ways}
+    assert before
+    (folder / "helper.py").write_text("def scaling(): return 2\n")
+    (after,) = {own_code([one, dict, max]) for one in ways}
+    assert after != before
+
+
+def test_what_a_notebook_defines_counts_by_its_bytecode():
+    def cell(text):
+        defined = {"__name__": "__main__"}
+        exec(compile(text, "<cell 1>", "exec"), defined)
+        return own_code([defined["Mine"]])
+
+    text = "class Mine:\n    def go(self, x):\n        return [x * one for one in (1, {})] + [x in {{1, 2}}]\n"
+    assert cell(text.format(2)) == cell("\n\n" + text.format(2)) != cell(text.format(3))
+
+
+def test_what_is_installed_does_not_count():
+    assert own_code([]) == own_code([np.ndarray, np.mean, pytest.raises, print, dict, own_files, object()]) == ""
