@@ -847,6 +847,20 @@ def test_a_similarity_that_not_even_learned_items_have_is_answered_with_a_warnin
         assert (model.predict(x) == "unknown").mean() > 0.9
 
 
+@pytest.mark.parametrize("reject", [3.0, 0.1])
+def test_a_score_of_the_learners_own_has_no_range_to_warn_of(reject):
+    class Scored(PrototypicalLearner):
+        def closeness(self, logits, similarity):
+            return 3 + super().closeness(logits, similarity)
+
+    model = FewShotClassifier(Scored("sqeuclidean"), reject=reject).fit([[0.0], [1.0]], ["a", "b"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert model.predict([[0.0], [9.0]]).tolist() == ["a", "unknown"]
+    with pytest.warns(UserWarning, match="a similarity"):
+        model.set_params(learner=PrototypicalLearner("sqeuclidean")).fit([[0.0], [1.0]], ["a", "b"]).predict([[0.0]])
+
+
 @pytest.mark.parametrize("index", ["auto", "faiss"])
 @pytest.mark.parametrize("learner", ["discriminant", "prototypical", "matching", "mahalanobis", "pt-map"])
 def test_labels_and_probabilities_in_one_pass_are_those_of_two(learner, index):

@@ -16,6 +16,7 @@ from fewshot.classifiers.calibration import FALSE_ACCEPTS, SCORES, Calibration, 
 from fewshot.classifiers.fitted import FittedModel
 from fewshot.classifiers.open_set import Background, OpenSet
 from fewshot.classifiers.rejection import Rejection, UnknownScores
+from fewshot.learners.base import Learner
 from fewshot.utils.text import listed
 from fewshot.utils.warning import warn
 
@@ -193,6 +194,8 @@ class RejectRule:
 def _warn_if_out_of_reach(reject: float, model: FittedModel) -> None:
     """Warn if no query can be as similar as that, as of 5 where 5 % were meant, or nearly all are, as of 0.05."""
     learner, most, is_small = model.learner, float("inf"), model.n_classes <= MOST_LOOKED_AT
+    if type(learner).closeness is not Learner.closeness:  # nobody knows the range of a method's own score
+        return
     if learner.indexable and reject > 0:
         most = {"cosine": 1.0, "sqeuclidean": 0.0}.get(learner.metric, most)
         if is_small and learner.item_metric == "cosine" and learner.metric == "dot":  # queries are of unit length
