@@ -70,6 +70,17 @@ def test_a_difference_is_paired():
         one.difference(evaluate("prototypical", X, Y, **{**SIZES, "seed": 5}))
     with pytest.raises(ValueError, match="different classes"):
         one.difference(evaluate("prototypical", X, np.char.upper(Y), **SIZES))
+    mixed = np.arange(len(Y)).reshape(12, 10).T.ravel()  # class by class in turn: the same classes are drawn
+    with pytest.raises(ValueError, match="rows in another order; .* the same rows in the same order"):
+        one.difference(evaluate("prototypical", X[mixed], Y[mixed], **SIZES))
+
+
+def test_one_episode_has_no_interval():
+    result = evaluate("prototypical", X, Y, **{**SIZES, "n_episodes": 1})
+    assert repr(result).endswith(", 5-way 2-shot, one episode, so no interval)")
+    assert not {"nan", "+-"} & set(repr(result).split())
+    assert "nan" not in result._repr_html_()
+    assert result.to_dict()["ci95"] is None
 
 
 def test_images_are_embedded_by_the_backbone_in_evaluation_mode():

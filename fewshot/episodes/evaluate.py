@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -70,6 +71,8 @@ class EvalResult:
         True and predicted class of every query of every episode, as indices into `classes`.
     protocol : dict
         Learner, number of episodes, whether the learner is transductive, and the protocol of the sampler.
+    order : str
+        SHA-256 of the labels of all rows in their order: episodes name rows by number.
     """
 
     accuracies: NDArray[np.float64]
@@ -77,6 +80,7 @@ class EvalResult:
     true: NDArray[np.int64]
     answered: NDArray[np.int64]
     protocol: dict[str, Any]
+    order: str = ""
 
     @property
     def mean(self) -> float:
@@ -85,7 +89,7 @@ class EvalResult:
 
     @property
     def ci95(self) -> float:
-        """Half-width of the 95 % interval of the mean, 1.96 sigma / sqrt(n_episodes)."""
+        """Half-width of the 95 % interval of the mean, 1.96 sigma / sqrt(n_episodes); NaN for one episode."""
         return mean_and_ci95(self.accuracies)[1]
 
     @cached_property
@@ -154,7 +158,7 @@ class EvalResult:
         TypeError
             If `other` is no result of `evaluate`.
         ValueError
-            If the results are not from the same episodes.
+            If the results are not from the same episodes, as far as the labels and their order tell.
         """
         if not isinstance(other, EvalResult):
             raise TypeError(f"other is a {type(other).__name__}; expected another result of evaluate")
@@ -168,6 +172,11 @@ class EvalResult:
             raise ValueError(
                 "the results are from different classes or rows; a paired difference needs the same episodes"
             )
+        if self.order != other.order:
+            raise ValueError(
+                "the results are from rows in another order; a paired difference needs the same episodes, so give "
+                "evaluate the same rows in the same order"
+            )
         return mean_and_ci95(self.accuracies - other.accuracies)
 
     def __repr__(self) -> str:
@@ -175,17 +184,17 @@ class EvalResult:
         note = ", transductive" if p["transductive"] else ""
         sizes = f"{p['n_way']}-way {p['n_shot']}-shot" if "n_way" in p else p["sampler"]
         sizes += of_queries(p.get("query_classes", BALANCED))
-        return (
-            f"{100 * self.mean:.2f} +- {100 * self.ci95:.2f} % ({p['learner']}, {sizes}, "
-            f"{p['n_episodes']} episodes{note})"
-        )
+        interval = "" if math.isnan(self.ci95) else f" +- {100 * self.ci95:.2f}"
+        episodes = "one episode, so no interval" if p["n_episodes"] == 1 else f"{p['n_episodes']} episodes"
+        return f"{100 * self.mean:.2f}{interval} % ({p['learner']}, {sizes}, {episodes}{note})"
 
     def _repr_html_(self) -> str:
         n = np.bincount(self.true, minlength=len(self.classes))
         shares = [(label, share) for label, share in self.per_class().items() if share == share]
         rows = sorted(shares, key=lambda row: row[1])
         p = self.protocol
-        facts = [(f"{100 * self.mean:.1f} %", f"accuracy, ± {100 * self.ci95:.1f}"), (str(p["n_episodes"]), "episodes")]
+        interval = "" if math.isnan(self.ci95) else f", ± {100 * self.ci95:.1f}"
+        facts = [(f"{100 * self.mean:.1f} %", f"accuracy{interval}"), (str(p["n_episodes"]), "episodes")]
         rest = f"the hardest {SHOWN} of {len(rows)} classes" if len(rows) > SHOWN else f"{np.count_nonzero(n)} classes"
         told = f'<div style="opacity:.75">{notebook.text(rest)}</div>{notebook.bars(rows[:SHOWN])}'
         return notebook.fragment("EvalResult", repr(self), notebook.numbers(facts), told)
@@ -283,7 +292,8 @@ def evaluate(
         "n_episodes": n_episodes,
         "transductive": learner.transductive,
     }
-    return EvalResult(accuracies, episodes.classes, true, answered, protocol)
+    order = hashlib.sha256(np.unique(labels, return_inverse=True)[1].astype("<i8").tobytes()).hexdigest()
+    return EvalResult(accuracies, episodes.classes, true, answered, protocol, order)
 
 
 def _embedded(learner: Learner, backbone: nn.Module, X: ArrayLike) -> tuple[Learner, NDArray[np.float32]]:
