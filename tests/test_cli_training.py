@@ -247,3 +247,21 @@ def test_small_classes_are_dropped_on_request(data, tmp_path, capsys):
     assert main(command) == 2
     assert capsys.readouterr().err.endswith("; lower --query to 7\n")  # no class would be left
     assert main([*command, "--small-classes", "use"]) == 0
+
+
+def test_a_network_of_ones_own_is_told_to_be_unfit_or_is_trained_from_scratch(data, tmp_path, capsys):
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(
+        "from torch import nn\nfrom fewshot import register_backbone\n"
+        "register_backbone('cli.map', lambda: nn.Conv2d(1, 8, 5), size=16, channels=1)\n"
+        "register_backbone('cli.wide', lambda: nn.Sequential(nn.Flatten(), nn.Linear(256, 8)), size=16, channels=1)\n"
+    )
+    out, found = tmp_path / "run", tmp_path / "found.json"
+    with_plugin = ["--plugin", str(plugin), "--quiet"]
+    given = ["train", str(data), "--out", str(out), *FEW, "--plugin", str(plugin)]
+    assert main([*given, "--backbone", "cli.map"]) == 2
+    assert capsys.readouterr().err.strip().endswith("(2, 8, 12, 12); expected (n, d), one embedding per image")
+    assert main([*given, "--backbone", "cli.wide"]) == 0
+    sizes = ["--split", "val", "--way", "4", "--query", "3", "--shot", "1", "--episodes", "2", "--json", str(found)]
+    assert main(["evaluate", str(data), "--from", str(out / "best.safetensors"), *sizes, *with_plugin]) == 0
+    assert json.loads(found.read_text())["external"] is False

@@ -16,6 +16,7 @@ from fewshot.data.digest import digest_classes, digest_images
 from fewshot.data.images import LabeledImages
 from fewshot.embedding.backbones import check_backbone, is_path
 from fewshot.embedding.backbones.registered import find_registered
+from fewshot.embedding.beginning import draws_weights
 from fewshot.embedding.checkpoint import Checkpoint
 from fewshot.embedding.embedder import Embedder
 from fewshot.errors import LeakError
@@ -114,17 +115,17 @@ def _refuse_split(backbone: Backbone, split: str, data: Sequence[Measured]) -> N
 
 
 def is_external(backbone: Backbone) -> bool:
-    """Whether a backbone of the grid was pretrained on data other than those of meta-training."""
-    own = backbone.backbone == PIXELS or bool(backbone.train_on)
-    return not own and is_pretrained(backbone.backbone, backbone.weights)
+    """Whether a backbone of the grid, after `train_backbone`, may have seen data other than those of meta-training."""
+    return backbone.backbone != PIXELS and is_pretrained(backbone.backbone, backbone.weights)
 
 
 def is_pretrained(backbone: str, weights: str | None) -> bool:
-    """Whether a network with these weights was trained on data other than those of meta-training."""
+    """Whether a network with these weights was, or may have been, trained on data other than those of meta-training."""
     if weights == "random":
         return False
-    path = _checkpoint(backbone, weights)
-    return path is None or Checkpoint.open(path).training.get("began") != "random"
+    if (path := _checkpoint(backbone, weights)) is not None:
+        return Checkpoint.open(path).training.get("began") != "random"
+    return weights is not None or find_registered(backbone) is None or not draws_weights(backbone)
 
 
 def _checkpoint(backbone: str, weights: str | None) -> str | None:

@@ -105,7 +105,7 @@ class _Run:
         self.grid, self.folder, self.progress = grid, folder, progress
         self.embeddings = Embeddings(folder / "embeddings", cache, progress)
         #: Whether a backbone saw other data; what made given embeddings may have.
-        self.external = {backbone.name: is_external(backbone) for backbone in grid.backbones}
+        self.external: dict[str, bool] = {}
         #: Units whose answers an earlier run has left.
         self.n_resumed = 0
 
@@ -122,6 +122,7 @@ class _Run:
         try:
             self._prepare_folder()
             backbones = [train_backbone(one, self.folder, self.progress) for one in self.grid.backbones]
+            self.external = {one.name: is_external(one) for one in backbones}
             # Only now: a run that is refused keeps the file of the run before.
             write_text(own, json.dumps(frozen, indent=1) + "\n")
             rows = self._answer(workers, self.embeddings.make(workers, data, backbones, self.grid.learners))

@@ -283,7 +283,7 @@ def preprocessing_of(network: nn.Module, img_size: int | None = None) -> Preproc
         If the network still has its classification layer.
     """
     config = getattr(network, "pretrained_cfg", None) or {}
-    channels = _channels(network, config.get("first_conv"))
+    channels = channels_of(network)
     if channels not in (None, 1, 3):
         raise ValueError(
             f"the network takes images of {channels} channels; expected 1 (grey) or 3 (red, green, blue); with timm, "
@@ -315,8 +315,15 @@ def warn_of_pixels(network: nn.Module) -> None:
     )
 
 
-def _channels(network: nn.Module, first_conv: Any) -> int | None:
-    """Return the number of image channels that a network takes; None if it cannot be determined."""
+def channels_of(network: nn.Module) -> int | None:
+    """Return the number of image channels that a network takes; None if it cannot be determined.
+
+    Examples
+    --------
+    >>> channels_of(create_backbone("conv4", in_chans=1)), channels_of(nn.Flatten())
+    (1, None)
+    """
+    first_conv: Any = (getattr(network, "pretrained_cfg", None) or {}).get("first_conv")
     parts = dict(network.named_modules())
     names = first_conv if isinstance(first_conv, (tuple, list)) else [first_conv]
     for first in (parts.get(name) for name in names):

@@ -19,10 +19,11 @@ from fewshot.data.images import LabeledImages
 from fewshot.data.preprocess import Preprocessing
 from fewshot.embedding.backbones import check_backbone, create_backbone, spec_of
 from fewshot.embedding.backbones.registered import CarriedBackbone, find_registered
+from fewshot.embedding.beginning import draws_weights
 from fewshot.embedding.checkpoint import describe_learner
 from fewshot.embedding.embedder import Embedder
 from fewshot.embedding.network import embed, map_width
-from fewshot.embedding.sources import TRAINED_HERE, sized
+from fewshot.embedding.sources import RANDOM_WEIGHTS, TRAINED_HERE, sized
 from fewshot.episodes.balanced_sampler import EpisodeSampler
 from fewshot.episodes.episode import Sampler
 from fewshot.learners.base import Learner
@@ -31,6 +32,7 @@ from fewshot.learners.registry import as_learner
 from fewshot.training.callbacks import Callback, CsvLog, ProgressBar
 from fewshot.training.config import TrainConfig
 from fewshot.training.distributed import broadcast, n_processes, process_group, rank
+from fewshot.training.fitness import check_channels, check_network
 from fewshot.training.folder import LOG, lock_training, refuse_foreign_log, refuse_interrupted
 from fewshot.training.result import TrainResult
 from fewshot.training.run import Run
@@ -98,6 +100,7 @@ class MetaTrainer:
         self.learner = as_learner(learner)
         if isinstance(backbone, str):
             check_backbone(backbone)  # fail now, not after reading the data
+        self._is_random = isinstance(backbone, Embedder) and backbone.weights == RANDOM_WEIGHTS
         if isinstance(backbone, Embedder):
             with isolated(gradients=True):
                 backbone = deepcopy(backbone.network).requires_grad_(True)  # clones of the embedder share it
@@ -204,39 +207,29 @@ class MetaTrainer:
                 give_back_memory()
 
     def _build(self, train: LabeledImages) -> nn.Module:
-        if self._network is None:
-            channels = 1 if train.images.ndim == 3 else train.images.shape[-1]
-            own = sized(self._architecture, int(train.images.shape[1]))
+        height, width, channels = (*train.images.shape[1:], 1)[:3]
+        network = self._network
+        if network is None:
+            own = sized(self._architecture, height)
             if find_registered(self._architecture) is None:  # a network of the user's own says what it takes
                 own["in_chans"] = channels
-            self._network = create_backbone(self._architecture, seed=self.config.seed, **own)
+            network = create_backbone(self._architecture, seed=self.config.seed, **own)
+        check_channels(network, train.images)
+        self.learner.to(self.device)
+        check_network(network.to(self.device), self.learner, train.images)
+        self._network = network
         # The network owns its preprocessing, which from now on is that of its training images.
-        height, width, channels = (*train.images.shape[1:], 1)[:3]
-        config = getattr(self._network, "pretrained_cfg", None) or {}
-        if spec_of(self._network) and config["input_size"][0] != channels:
-            cure = (
-                "convert them, e.g. by train.decoded(size=28, grey=True)"
-                if channels == 3
-                else "repeat them, e.g. by LabeledImages(np.repeat(images[..., None], 3, -1), labels)"
-            )
-            wanted = config["input_size"][0]
-            raise ValueError(
-                f"the images have {counted(channels, 'channel')} and the network takes {wanted}; {cure}, "
-                "or use another network"
-            )
         seen = {"input_size": (channels, height, width), "crop_pct": 1.0, "crop_mode": CROPS[self.crop]}
         seen[TRAINED_HERE] = True
         seen["interpolation"] = Preprocessing.interpolation  # as LabeledImages.decoded scales
-        self._network.pretrained_cfg = {**config, **seen}
-        self.learner.to(self.device)
-        self._network.to(self.device)
+        network.pretrained_cfg = {**(getattr(network, "pretrained_cfg", None) or {}), **seen}
         if isinstance(self.learner, LocalLearner):
-            self.learner.set_width(map_width(self._network, train.images))
+            self.learner.set_width(map_width(network, train.images))
         if self.learner.learned:  # the shapes of its parameters depend on the embedding dimension
-            one = embed(self._network, train.images[:1])
+            one = embed(network, train.images[:1])
             self.learner.sized(one.shape[-1], self.config.seed, torch.from_numpy(one).to(self.device))
-        broadcast([*self._network.state_dict().values(), *self.learner.state_dict().values()])
-        return self._network
+        broadcast([*network.state_dict().values(), *self.learner.state_dict().values()])
+        return network
 
     def _describe_data(self, train: LabeledImages, val: LabeledImages | None) -> dict[str, Any]:
         """Return what a checkpoint records about its data, so that no one measures it on the same classes."""
@@ -246,9 +239,15 @@ class MetaTrainer:
         return {
             "classes": classes if as_json else [str(label) for label in classes],
             "images": sorted({content for data in both for content in digest_classes(data).values()}),
-            # The factory of a registered network may return trained weights.
-            "began": "random" if self._architecture and find_registered(self._architecture) is None else "given",
+            "began": "random" if self._is_drawn(train) else "given",
         }
+
+    def _is_drawn(self, train: LabeledImages) -> bool:
+        """Whether training began from random weights; the factory of a registered network may return trained ones."""
+        name = self._architecture
+        if not name or find_registered(name) is None:
+            return bool(name) or self._is_random
+        return draws_weights(name, **sized(name, int(train.images.shape[1])))
 
     def _callbacks(self, folder: Path | None, progress: bool) -> list[Callback]:
         if rank() > 0:
