@@ -145,3 +145,14 @@ def test_evaluate_compares_the_places_of_images_for_a_learner_that_does(data, tm
     test = LabeledImages.open(data, "test")
     maps = Embedder("conv4", weights="random", img_size=32, pool=None, progress=False).transform(test)
     assert found == pytest.approx(100 * evaluate("dn4", maps, test.labels, n_query=3, n_episodes=10).mean)
+
+
+def test_one_episode_has_no_interval(tmp_path, capsys):
+    x = np.random.default_rng(0).normal(size=(60, 4)) + 1
+    np.savez(tmp_path / "d.npz", embeddings=x, labels=np.repeat(list("abcdef"), 10))
+    given = ["evaluate", str(tmp_path / "d.npz"), "--episodes", "1", "--query", "3", "--shot", "1"]
+    assert main([*given, "--json", str(tmp_path / "found.json")]) == 0
+    printed = capsys.readouterr().out.split()
+    assert "none" in printed
+    assert "nan" not in printed
+    assert json.loads((tmp_path / "found.json").read_text())["results"][0]["ci95 %"] is None
