@@ -58,6 +58,12 @@ def test_every_written_page_is_in_one_section():
     assert len(listed) == len(set(listed))
 
 
+def test_options_follow_their_command():
+    pages = [*(ROOT / "docs").glob("**/*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+    written = {option for page in pages for option in re.findall(r"\bfewshot (--?[a-z]\S*)", page.read_text())}
+    assert {option.strip("`.,;") for option in written} <= {"--help", "--version"}
+
+
 def test_links_between_pages_lead_somewhere(pages):
     for place, text in pages.items():
         for target in re.findall(r"\]\(([^)#\s]+)", re.sub(r"```.*?```|`[^`]*`", "", text, flags=re.DOTALL)):
