@@ -8,8 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.decomposition import TruncatedSVD
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
 
-from fewshot import Embedder, OwnEmbedder
+from fewshot import Embedder, FewShotModel, OwnEmbedder
 from tests.adapting import QUERIES, adapted, images, plain
 
 
@@ -50,3 +54,25 @@ def test_a_clone_keeps_what_scikit_learn_was_told(kind: type) -> None:
     told = clone(embedder).set_output(transform="pandas")
     found = clone(told).transform(given)
     assert found.columns[0] == f"{kind.__name__.lower()}0"
+
+
+TEXTS = ["red cat", "red dog", "red fox", "blue car", "blue bus", "blue van"]
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_grid_over_what_a_fitted_backbone_was_fitted_with_is_refused_and_changes_nothing(wrapped: bool) -> None:
+    fitted = make_pipeline(TfidfVectorizer(), TruncatedSVD(3, random_state=0)).fit(TEXTS)
+    embedder = OwnEmbedder(fitted, "svd 1")
+    model, name = FewShotModel(embedder), "embedder"
+    if wrapped:
+        model, name = make_pipeline(model), "fewshotmodel__embedder"
+    names = [one for one in model.get_params() if one.startswith(f"{name}__backbone")]
+    assert names == [f"{name}__backbone"]
+    search = GridSearchCV(model, {f"{name}__backbone__truncatedsvd__n_components": [1, 2]}, cv=3)
+    with pytest.raises(ValueError, match=r"backbone__truncatedsvd__n_components would be.*as it was fitted; to tune"):
+        search.fit(TEXTS, ["animal"] * 3 + ["vehicle"] * 3)
+    assert fitted[-1].n_components == 3
+    assert embedder.transform(TEXTS).shape == (6, 3)
+    assert embedder.set_params(name="svd 2").name == "svd 2"
+    with pytest.raises(ValueError, match="Invalid parameter 'nothing'"):
+        embedder.set_params(nothing__x=1)

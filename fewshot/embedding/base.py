@@ -48,6 +48,26 @@ class BaseEmbedder(ABC, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseE
         """Return the embeddings (n, d) of a collection of n items, in their order; see `embed`."""
         return self.embed(X).embeddings
 
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters, and never those within the backbone, which is used as it was fitted."""
+        return super().get_params(deep=False)
+
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters.
+
+        Raises
+        ------
+        ValueError
+            If there is no such parameter, or it is one of the backbone: clones share the backbone and never refit it.
+        """
+        if inner := next((name for name in params if name.startswith("backbone__")), None):
+            raise ValueError(
+                f"{brief(inner)} would be without effect, since an embedder is used as it was fitted; to tune it, use "
+                "its steps and a classifier of embeddings, as in make_pipeline(vectoriser, svd, "
+                "DiscriminantClassifier())"
+            )
+        return super().set_params(**params)
+
     @property
     def unadapted(self) -> Self:
         """A copy without domain, which shares the network or other backbone."""

@@ -28,6 +28,10 @@ class OwnEmbedder(BaseEmbedder):
     Classifiers, `annotate` and `retrieve` then accept its input: sentences, recordings, other kinds of images. Each row
     of an array is one item, and arrays are passed to the backbone unchanged.
 
+    The backbone is used as it was fitted: `fit`, clones, cross-validation and grids never refit it, and its own
+    parameters cannot be set through the embedder. To tune them, use
+    ``make_pipeline(vectoriser, svd, DiscriminantClassifier())``.
+
     Parameters
     ----------
     backbone : object
