@@ -203,7 +203,9 @@ def test_row_11_another_length_is_refused(model):
         model.fit(X, Y).predict(QUERIES[:, :5])
 
 
-@pytest.mark.parametrize("model", [MatchingClassifier(), PrototypicalClassifier("cosine")], ids=repr)
+@pytest.mark.parametrize(
+    "model", [MatchingClassifier(), PrototypicalClassifier("cosine"), DiscriminantClassifier()], ids=repr
+)
 def test_row_12_a_zero_row_is_similar_to_nothing_with_one_warning(model):
     zero = np.vstack([np.zeros(6), X])
     with pytest.warns(UserWarning, match=r"row 0 of X is all zeros \(1 such row\)") as record:
@@ -211,6 +213,8 @@ def test_row_12_a_zero_row_is_similar_to_nothing_with_one_warning(model):
     assert len(record) == 1
     with pytest.warns(UserWarning, match="all zeros"):
         assert np.all(model.nearest(np.zeros((1, 6)), 4)[1] == 0)
+    with pytest.warns(UserWarning, match="so all classes are equally like it"):
+        model.predict(np.zeros((1, 6)))
     assert np.isfinite(model.predict_proba(QUERIES)).all()
 
 

@@ -20,6 +20,7 @@ from fewshot import (
     Embedder,
     FaissStore,
     FewShotImageClassifier,
+    FewShotModel,
     OwnEmbedder,
     PrototypicalClassifier,
     PrototypicalLearner,
@@ -239,6 +240,19 @@ def test_sparse_vectors_of_texts_are_taken():
     vectorizer = TfidfVectorizer(analyzer="char").fit(TEXTS)
     model = FewShotImageClassifier(OwnEmbedder(vectorizer, "tf-idf")).fit(TEXTS[:4], ["a", "a", "i", "i"])
     assert model.predict(["anagram", "pipit"]).tolist() == ["a", "i"]
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_texts_without_a_known_word_are_counted_and_not_called_the_same(keep):
+    embedder = OwnEmbedder(TfidfVectorizer().fit(["red cat", "blue dog"]), "tf-idf")
+    model = FewShotModel(embedder, keep_support=keep)
+    with pytest.warns(UserWarning, match="all zeros") as record:
+        model.fit(["red", "zz", "yy", "blue", "xx"], ["a", "a", "a", "b", "b"])
+    assert [str(one.message) for one in record] == [
+        "row 1 of X is all zeros (3 such rows): nothing in it is known, so all classes are equally like it"
+    ]
+    with pytest.warns(UserWarning, match=r"row 1 of X is all zeros \(1 such row\)"):
+        assert model.predict(["blue", "ww"]).tolist() == ["b", "a"]
 
 
 def test_recordings_are_told_apart_by_their_spectrum():

@@ -74,3 +74,9 @@ def test_a_classifier_of_images_finds_a_mislabelled_one_and_a_duplicate():
     assert frame["duplicate_of"].tolist() == [""] * 12 + ["0"]
     with pytest.raises(ValueError, match="support was not kept, so there is nothing to audit"):
         FewShotImageClassifier(quick_embedder(), keep_support=False).fit(images, labels).audit()
+
+
+def test_embeddings_of_zeros_are_no_duplicates():
+    rows = np.array([[0, 0], [1, 0], [0, 0], [1, 0], [0, 1]])
+    frame = audit_support(PrototypicalLearner(), make(rows, list("aabbb")))
+    assert frame["duplicate_of"].tolist() == ["", "", "", "1.png", ""]

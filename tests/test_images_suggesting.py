@@ -92,6 +92,7 @@ def test_copies_and_learned_items_are_left_out():
     assert sorted(rows_of(found)) == list(range(20, 30))
     assert model.suggest(x[:20], 5) == []
     assert model.suggest([], 5) == []
+    assert sorted(rows_of(model.suggest(np.concatenate([0 * x[:3], x]), 100))) == list(range(23, 33))
     assert model_of().suggest(x[:1], 5)[0].reason == "stands for itself"
 
 

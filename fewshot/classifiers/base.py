@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from fewshot.classifiers.calibration import FALSE_ACCEPTS
 from fewshot.classifiers.chunks import learn_chunks
 from fewshot.classifiers.clashes import check_classes, marked, telling_labels
+from fewshot.classifiers.columns import warn_of_rows
 from fewshot.classifiers.conformal import predict_sets
 from fewshot.classifiers.fitted import FittedModel, log_softmax
 from fewshot.classifiers.kinds import lively, model_type, rows_for
@@ -37,7 +38,6 @@ from fewshot.utils.values import (
     check_same_length,
     check_sample_weight,
     skip_bad_rows,
-    warn_of_zero_rows,
 )
 
 #: What `calibrate` sets, and `fit` drops.
@@ -249,9 +249,8 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         if not finite:
             X, y, weight = skip_bad_rows(X, y, weight)
         learner = self._learner_for(old, learner)
-        if learner.metric == "cosine":
-            warn_of_zero_rows(X)
         observed = np.unique(y)
+        warn_of_rows(X, learner, first=old is None and len(observed) > 1)
         if classes is not None:
             observed = np.union1d(observed, self._check_labels(classes, observed))
         check_classes(self, observed, old)
@@ -685,8 +684,7 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         if now.on_error != "raise":
             unknown = ~np.isfinite(X).all(1)
             X = np.where(unknown[:, None], X.dtype.type(0), X)
-        if model.learner.metric == "cosine":
-            warn_of_zero_rows(X[~unknown])
+        warn_of_rows(X[~unknown], model.learner)
         return model, X, unknown
 
     def _rounded(self, values: NDArray[np.floating], X: NDArray[np.floating]) -> NDArray[np.floating]:

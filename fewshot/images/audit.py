@@ -123,13 +123,14 @@ def _nearest_other(
 
 
 def _duplicates(x: Tensor) -> NDArray[np.int64]:
-    """Return the first earlier row that is the same image as each row, or -1."""
+    """Return the first earlier row that is the same image as each row, or -1; see `earlier_twins`."""
     snapshot, found = KeySnapshot(x, "sqeuclidean", "exact"), np.full(len(x), -1)
     near, apart = search_in_chunks(snapshot, x, min(8, len(x)))
     bound = (SAME_IMAGE * x.norm(dim=-1).numpy()) ** 2
     for i, (rows, similarity) in enumerate(zip(near, apart, strict=True)):
         same = rows[(-similarity <= bound[i]) & (rows < i)]
         found[i] = same.min() if len(same) else -1
+    found[~x.any(1).numpy()] = -1
     return found
 
 

@@ -79,6 +79,8 @@ class Learner(nn.Module):
     centered : bool
         Whether the mean of the class means is subtracted from embeddings, which are scaled to unit length before if the
         metric is the cosine. A parameter of some learners.
+    scales_columns : bool
+        Whether the learner scales embeddings by their covariance, so that columns may be of different sizes.
     balanced : bool
         Whether a class counts as a class however many images it has. Otherwise a class with many more images than
         the others gets too many answers. A parameter of some learners, which then weight each class equally.
@@ -101,6 +103,7 @@ class Learner(nn.Module):
     ordered: ClassVar[bool] = False
     local: ClassVar[bool] = False
     by_distance: ClassVar[bool] = False
+    scales_columns: ClassVar[bool] = False
 
     centered: bool = False
     balanced: bool = False

@@ -61,6 +61,7 @@ class MahalanobisLearner(SupportLearner):
     """
 
     indexable = False
+    scales_columns = True
 
     def __init__(self, regularization: float = 1.0, temperature: float = 1.0, learn_temperature: bool = False) -> None:
         super().__init__("sqeuclidean", temperature, learn_temperature)

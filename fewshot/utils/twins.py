@@ -27,6 +27,8 @@ SHOWN = 5
 def earlier_twins(x: NDArray[np.floating], start: int = 0) -> NDArray[np.int64]:
     """Return for each row from `start` on the number of an earlier row of the same image; -1 for none.
 
+    A row of zeros, such as of a text without a known word, says nothing of its item, and so is no twin.
+
     Rows of the same image have nearly the same projection on any direction, so only rows that are neighbours on one
     random direction are compared, instead of all pairs.
 
@@ -84,7 +86,7 @@ class Projected:
     def twins(self, x: NDArray[np.floating], gone: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
         """Return for each new embedding (k, d) the number of the first one before it of the same image; -1 for none.
 
-        New ones have the numbers after the known ones; sorted numbers that are `gone` are no twins.
+        New ones have the numbers after the known ones; sorted numbers that are `gone` are no twins, nor rows of zeros.
         """
         start, twins = len(self.x), np.full(len(x), -1)
         if not x.size or start + len(x) < 2:
@@ -113,6 +115,7 @@ class Projected:
                     twins[new[query]] = row
         copies = first < np.arange(len(x))
         twins[copies] = start + first[copies]
+        twins[~x.any(1)] = -1
         return twins
 
 

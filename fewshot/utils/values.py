@@ -358,14 +358,6 @@ def skip_bad_rows(
     return X[good], y[good], weight[good]
 
 
-def warn_of_zero_rows(X: NDArray[Any]) -> None:
-    """Warn once if there are zero rows, which have no direction."""
-    zero = np.flatnonzero(~X.any(1))
-    if zero.size:
-        rows = counted(zero.size, "such row")
-        warn(f"row {zero[0]} of X is all zeros ({rows}); its cosine with anything is taken as 0")
-
-
 # ---- parameters ------------------------------------------------------------------------------------------------------
 
 

@@ -134,8 +134,8 @@ def suggest_embedded(
 
 
 def _is_new(now: Learned, x: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Return which items (n,) are neither learned already nor copies of earlier ones."""
-    return (earlier_twins(x) if now.support is None else now.support.twins(x)) < 0
+    """Return which items (n,) are neither learned already nor copies of earlier ones; zeros would teach nothing."""
+    return x.any(1) & ((earlier_twins(x) if now.support is None else now.support.twins(x)) < 0)
 
 
 def _pool(now: Learned, x: NDArray[np.float32], seed: int) -> Pool:
