@@ -403,9 +403,10 @@ class FewShotModel(ReachesLearner, VersionedPickle, ClassifierMixin, BaseEstimat
         -------
         DataFrame
             Columns ``item`` (its path or kind), ``label``, ``likeliest`` (the likeliest class: the label, unless that
-            is unknown), ``probability`` (of the likeliest class), ``unknown`` and ``error`` (None if it was read);
-            ``true`` if X has labels; ``class_1``, ``probability_1``, ... of the `top`; and ``set``. Its index
-            is that of a data frame or series, so that both can be joined.
+            is unknown), ``probability`` (of the likeliest class), ``unknown`` (it was read, and is none of the
+            classes) and ``error`` (None if it was read; if not, ``unknown`` is False, though the label says unknown);
+            ``true`` if X has labels; ``class_1``, ``probability_1``, ... of the `top`; and ``set``. Its index is that
+            of a data frame or series, so that both can be joined.
 
         Raises
         ------
