@@ -7,9 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from fewshot.data.opening import is_data_url
+from fewshot.data.typed_labels import clean_label, clean_labels
 from fewshot.errors import brief
 from fewshot.utils.containers import is_missing, own_index
 from fewshot.utils.labels import as_labels
@@ -48,6 +50,10 @@ def read_frame(
                 f"the column {image!r} has no image in row {i}{own_index(column, i)}; drop the row (frame.dropna())"
             )
     labels = as_labels(frame[label], name=f"the column {label!r}", any_type=True)
+    labels = clean_labels(labels, "the frame")
+    if labels.dtype.kind in "UO" and len(empty := np.flatnonzero(labels == "")):
+        at = own_index(frame[label], int(empty[0]))
+        raise ValueError(f"the column {label!r} has an empty label in row {empty[0]}{at}; give every row a label")
     return [_located(one, root) for one in images], labels
 
 
@@ -74,10 +80,12 @@ def _column(names: Iterable[str], asked: str | None, usual: tuple[str, ...], wha
 
 
 def known_labels(frame: Any) -> list[Any] | None:
-    """Return the column of labels of a frame as it is; None if none has a usual name."""
+    """Return the column of labels of a frame, its text cleaned; None if none has a usual name."""
     by_name = {str(name).lower(): name for name in reversed(columns_of(frame))}
     name = next((by_name[name] for name in LABEL_COLUMNS if name in by_name), None)
-    return None if name is None else values_of(frame[name])
+    if name is None:
+        return None
+    return [clean_label(one) if isinstance(one, str) else one for one in values_of(frame[name])]
 
 
 def values_of(column: Any) -> list[Any]:

@@ -274,7 +274,8 @@ class LabeledImages:
     ) -> Self:
         """Take the images and labels of a data frame: paths, bytes, data URLs, PIL images or arrays.
 
-        Unlike those of `from_table`, paths may lead anywhere; use that for tables from strangers.
+        Unlike those of `from_table`, paths may lead anywhere; use that for tables from strangers. As there, labels are
+        taken without blanks around them, and in one Unicode form (NFC).
 
         Parameters
         ----------

@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from fewshot.data.boxes import COLUMNS, boxed, has_boxes, read_marked
 from fewshot.data.left_out import LeftOut
 from fewshot.data.table_path import table_paths
+from fewshot.data.typed_labels import clean_labels, look_alikes
 from fewshot.errors import brief
 from fewshot.persistence.artifact import is_artifact
 from fewshot.persistence.files import check_file
 from fewshot.persistence.suffixes import refuse_spreadsheet
 from fewshot.utils.labels import as_labels
 from fewshot.utils.spreadsheet import unguarded
-from fewshot.utils.text import counted, fold, listed
+from fewshot.utils.text import counted, listed
 from fewshot.utils.warning import warn
 
 if TYPE_CHECKING:
@@ -189,14 +190,7 @@ def read_image_table(
     if has_boxes(list(frame.columns)):
         paths = boxed(paths, {column: frame[column].tolist() for column in COLUMNS})
     labels = as_labels(frame[label_column], name=f"the column {label_column} of {name}", any_type=True)
-    if labels.dtype.kind in "UO":  # objects may be anything that sorts
-        cleaned = [clean_label(label) if isinstance(label, str) else label for label in labels.tolist()]
-        labels = as_labels(cleaned, any_type=True)
-        words = [label for label in dict.fromkeys(cleaned) if isinstance(label, str) and len(label) > 1]
-        for twin, label in _look_alikes(words):  # single letters are characters, of which each case is a class
-            alike = f"the labels {twin!r} and {label!r} in {name} differ only in case, blanks or accents"
-            warn(f"{alike}; they remain two classes")
-    return np.array(paths, dtype=object), labels
+    return np.array(paths, dtype=object), clean_labels(labels, name)
 
 
 def list_marked(path: str | Path, root: str | Path | None = None) -> list[Any]:
@@ -204,17 +198,6 @@ def list_marked(path: str | Path, root: str | Path | None = None) -> list[Any]:
     if Path(path).suffix.lower() == ".json":
         return list(read_marked(path)[0])
     return list(read_image_table(path, root, None, False, "path", "path")[0])
-
-
-def clean_label(text: str) -> str:
-    r"""Return a label that a person has typed, without the blanks and in the Unicode form that look the same.
-
-    Examples
-    --------
-    >>> len(clean_label("Flu\u0308sse "))
-    6
-    """
-    return unicodedata.normalize("NFC", text.strip())
 
 
 def take_split(frame: pd.DataFrame, split: str | None, name: str) -> pd.DataFrame:
@@ -393,7 +376,7 @@ def _warn_of_names(labels: list[str], empty: list[str], root: Path) -> None:
     """Warn of empty class folders, and of names that look like mistakes."""
     if empty:
         warn(f"skipped {counted(len(empty), 'folder')} without an image in {root}: {listed(empty)}")
-    for twin, label in _look_alikes(labels):
+    for twin, label in look_alikes(labels):
         warn(
             f"the class folders {twin!r} and {label!r} in {root} differ only in case, blanks or accents; they remain "
             "two classes, but if they are one, give them one name"
@@ -420,15 +403,6 @@ def _warn_of_folders_within(found: dict[str, list[str]], root: Path) -> None:
             f"{root}: {label!r} is one class, of {len(places)} folders ({named}){others}; "
             f"if these folders are the classes, {cure}"
         )
-
-
-def _look_alikes(labels: list[str]) -> Iterator[tuple[str, str]]:
-    """Yield pairs of labels that differ only in case, blanks or accents."""
-    seen: dict[str, str] = {}
-    for label in labels:
-        twin = seen.setdefault(fold(label), label)
-        if twin != label:
-            yield twin, label
 
 
 def _begins_like_an_image(path: Path) -> bool:

@@ -13,7 +13,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import numpy as np
 
 from fewshot.data.images import LabeledImages
-from fewshot.data.scan import clean_label, list_images
+from fewshot.data.scan import list_images
+from fewshot.data.typed_labels import clean_label
 from fewshot.errors import brief
 from fewshot.persistence.files import check_file
 from fewshot.utils.text import counted, listed
