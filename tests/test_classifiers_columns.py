@@ -74,6 +74,10 @@ def test_what_is_too_little_to_tell_is_not_told(rows, labels):
     unwarned(lambda: PrototypicalClassifier("cosine").fit(rows, labels))
 
 
+def test_equal_rows_differ_by_rounding_alone():
+    unwarned(lambda: PrototypicalClassifier().fit(np.full((12, 4), 0.1) * [1, 2, 3, 7], np.arange(12) % 3))
+
+
 def test_one_long_row_does_not_make_a_column_that_decides_alone():
     rows = np.vstack([np.random.default_rng(0).normal(size=(20, 4)), [[0, 0, 1e6, 0]]])
     unwarned(lambda: PrototypicalClassifier("cosine").fit(rows, np.arange(21) % 2))

@@ -16,6 +16,9 @@ DOMINANT = 0.9
 #: Fewer columns than this are a plane to look at, and about this many rows are enough to tell.
 FEWEST_COLUMNS, ENOUGH_ROWS = 3, 1000
 
+#: Smaller differences, relative to the largest value, are those of rounding.
+_ROUNDING = 1e-12
+
 
 def warn_of_rows(X: NDArray[np.floating], learner: Learner, first: bool = False) -> None:
     """Warn of zeros among embeddings (n, d) that are compared by direction; of the `first`, also of a dominant column.
@@ -50,7 +53,10 @@ def warn_of_dominant_column(X: NDArray[np.floating], learner: Learner) -> None:
         return
     rows = X[:: max(1, len(X) // ENOUGH_ROWS)].astype(np.float64)
     by_distance = learner.item_metric == "sqeuclidean"
-    shares = _shares(rows - rows.mean(0) if by_distance else rows, each_row=not by_distance)
+    if by_distance:
+        rows = rows - rows.mean(0)
+        rows[:, np.abs(rows).max(0) < _ROUNDING * np.abs(X).max()] = 0
+    shares = _shares(rows, each_row=not by_distance)
     if (most := shares.max()) > DOMINANT:
         what = "distances between the embeddings" if by_distance else "length of the embeddings"
         warn(
