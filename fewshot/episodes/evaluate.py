@@ -72,7 +72,7 @@ class EvalResult:
     protocol : dict
         Learner, number of episodes, whether the learner is transductive, and the protocol of the sampler.
     order : str
-        SHA-256 of the labels of all rows in their order: episodes name rows by number.
+        SHA-256 of the labels of all rows in their order: episodes name rows by number. Empty if nobody knows.
     """
 
     accuracies: NDArray[np.float64]
@@ -172,7 +172,7 @@ class EvalResult:
             raise ValueError(
                 "the results are from different classes or rows; a paired difference needs the same episodes"
             )
-        if self.order != other.order:
+        if self.order and other.order and self.order != other.order:  # older results do not know it
             raise ValueError(
                 "the results are from rows in another order; a paired difference needs the same episodes, so give "
                 "evaluate the same rows in the same order"
