@@ -79,3 +79,13 @@ def test_what_a_notebook_defines_counts_by_its_bytecode():
 
 def test_what_is_installed_does_not_count():
     assert own_code([]) == own_code([np.ndarray, np.mean, pytest.raises, print, dict, own_files, object()]) == ""
+
+
+def test_what_is_installed_for_one_user_does_not_count(folder, tmp_path, monkeypatch):
+    theirs = tmp_path / "home" / "lib" / "python3" / "site-packages"
+    theirs.mkdir(parents=True)
+    (theirs / "theirs.py").write_text("class Theirs: pass\n")
+    (folder / "mine.py").write_text("import theirs\n")
+    monkeypatch.syspath_prepend(str(theirs))
+    assert own_code([importlib.import_module("theirs").Theirs]) == ""
+    assert own_files(str(folder / "mine.py")) == [str(folder / "mine.py")]

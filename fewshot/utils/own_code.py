@@ -61,7 +61,7 @@ def _parts(one: Any) -> Iterator[str]:
     with suppress(TypeError, OSError):  # of a built-in, or a class of a notebook
         path = inspect.getfile(one)
     if os.path.isfile(path):
-        if not path.startswith(_installed()):
+        if not _is_installed(path):
             package = getattr(sys.modules.get(module), "__package__", None)
             yield from (hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in own_files(path, package))
     elif path or module == "__main__":
@@ -142,7 +142,7 @@ def _files_of(name: str) -> Iterator[tuple[str, str]]:
         spec = importlib.util.find_spec(top)
     folders = [] if spec is None else list(spec.submodule_search_locations or [])
     origin = None if spec is None else spec.origin  # there is none of a folder without __init__.py
-    if (origin or f"{folders[0] if folders else ''}{os.sep}").startswith(_installed()):
+    if _is_installed(origin or f"{folders[0] if folders else ''}{os.sep}"):
         return
     if origin is not None and origin.endswith(".py"):
         yield origin, top if folders else ""
@@ -155,8 +155,13 @@ def _files_of(name: str) -> Iterator[tuple[str, str]]:
         yield file, package if file.endswith("__init__.py") else outer
 
 
+def _is_installed(path: str) -> bool:
+    """Whether a file is of an installed package, be it for all, for one user, or in a folder on ``PYTHONPATH``."""
+    return path.startswith(_of_python()) or not {"site-packages", "dist-packages"}.isdisjoint(Path(path).parts)
+
+
 @cache
-def _installed() -> tuple[str, ...]:
-    """Return the folders of installed packages."""
+def _of_python() -> tuple[str, ...]:
+    """Return the folders of Python and of its packages."""
     paths = sysconfig.get_paths()
     return tuple({os.path.join(paths[name], "") for name in ("stdlib", "platstdlib", "purelib", "platlib")})
