@@ -171,7 +171,7 @@ def listed(rows: list[dict[str, Any]], split: str) -> list[dict[str, Any]]:
 def main() -> None:
     """Run the benchmark, or compare recipes."""
     parser = Parser("omniglot.py", __doc__)
-    parser.add_data("omniglot", "data/omniglot", "train", "val", "test")
+    parser.add_data("omniglot", "data/omniglot", "train", "val")
     parser.add_argument("--work", default="runs/omniglot_benchmark", metavar="DIR", help="trainings (%(default)s)")
     parser.add_out("benchmarks/results/omniglot")
     parser.add_argument("--episodes", type=int, default=6500, metavar="N", help="training episodes (%(default)s)")
