@@ -277,7 +277,7 @@ class Embedder(BaseEmbedder):
 
     @property
     def identity(self) -> str:
-        """SHA-256 of architecture, code of one's own, weights, preprocessing and domain."""
+        """SHA-256 of architecture, own code, weights, preprocessing and domain."""
         return self._extended(self._load().identity)
 
     @property

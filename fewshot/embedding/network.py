@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from fewshot.data.preprocess import MAPS, Decoded, Prepared, Preprocessing, prepared_chunks
 from fewshot.data.views import shown
 from fewshot.embedding.backbones import spec_of
-from fewshot.embedding.backbones.registered import code_of
+from fewshot.embedding.backbones.registered import network_code
 from fewshot.embedding.folding import fold_batch_norm
 from fewshot.embedding.maps import Shape, feature_map, pooling
 from fewshot.embedding.pointwise import hasten_pointwise
@@ -81,7 +81,7 @@ class Loaded:
     @cached_property
     def code(self) -> str:
         """Digest of the network's code, as far as it is somebody's own; empty if it is of packages."""
-        return code_of(self.network)
+        return network_code(self.network)
 
     @cached_property
     def identity(self) -> str:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fewshot.data.images import LabeledImages
-from fewshot.embedding.backbones.registered import code_of
+from fewshot.embedding.backbones.registered import network_code
 from fewshot.embedding.checkpoint import load_state, save_weights, state
 from fewshot.embedding.maps import network_for
 from fewshot.embedding.network import embed
@@ -80,7 +80,7 @@ class Run:
     @cached_property
     def code(self) -> str:
         """Digest of the code that is trained, as far as it is somebody's own."""
-        return code_of(self.backbone) + own_code([self.learner, self.stepper.augment])
+        return network_code(self.backbone) + own_code([self.learner, self.stepper.augment])
 
     def train(self, resume: bool) -> TrainResult:
         """Take all remaining steps; at the end, even after an error, restore the best weights."""

@@ -194,8 +194,8 @@ def find_registered(name: str, *, in_plugins: bool = False) -> Registered | None
     return _REGISTERED.get(name)
 
 
-def code_of(network: nn.Module) -> str:
-    """Return a digest of the code of one's own that makes a network and computes with it; empty if there is none."""
+def network_code(network: nn.Module) -> str:
+    """Return a digest of the own code that makes a network and computes with it; empty if there is none."""
     made = _REGISTERED.get((getattr(network, "fewshot_spec", None) or {}).get("name", ""))
     return own_code([*{type(part) for part in network.modules()}, *([] if made is None else [made.factory])])
 
