@@ -370,7 +370,7 @@ def test_answers_are_listed_by_kind_seen_whole_and_saved_for_excel_of_the_countr
             page.get_by_role("button", name="Save as CSV").click()
         rows = list(csv.reader(io.StringIO(Path(download.value.path()).read_text("utf-8-sig")), delimiter=";"))
         assert [error for error in page.errors if "415" not in error] == []
-    assert rows[0] == ["name", "label", "unknown", "likeliest", "probability", "set", "doubtful", "corrected", "error"]
+    assert rows[0] == ["image", "label", "unknown", "likeliest", "probability", "set", "doubtful", "corrected", "error"]
     (row,) = [row for row in rows if row[0] == "large; one.jpg"]
     assert row[1] == row[7] == "temple"
     assert re.fullmatch(r"[01](,\d{1,6})?", row[4])
@@ -616,9 +616,45 @@ def test_a_folder_of_folders_is_taught_and_a_batch_is_labelled_by_keys(tmp_path)
         page.get_by_text("2 pictures labelled, 3 left").wait_for()
         page.keyboard.press("u")
         page.get_by_text("1 picture labelled, 4 left").wait_for()
+        page.locator(".guess").wait_for()  # as it was
+        assert page.locator(".label-left .file").inner_text() in {Path(path).name for path in batch}
         counts = {one["name"]: one["examples"] for one in client.get("/v1/classes").json()["classes"]}
         assert sorted(counts) == ["flower", "temple"]
         assert sum(counts.values()) == 7
+        assert not page.errors
+
+
+@pytest.mark.slow
+def test_a_new_classifier_is_labelled_without_a_guess_or_an_order(tmp_path):
+    with running(tmp_path / "m") as client, browsing(f"{client.base_url}/#next") as page:
+        choose(page, write_photos(tmp_path / "new", 2, seed=4))
+        page.get_by_text("No guess yet").wait_for()
+        page.keyboard.press("Enter")
+        page.get_by_text("There is no guess to take").wait_for()
+        page.route("**/v1/suggest*", lambda route: route.abort())
+        page.keyboard.press("n")
+        page.keyboard.type("owl")
+        page.keyboard.press("Enter")
+        page.get_by_text("1 picture labelled, 3 left").wait_for()
+        assert names(client) == ["owl"]
+        page.locator(".stage-picture").wait_for()  # in any order, not "all labelled"
+
+
+@pytest.mark.slow
+def test_answers_on_their_way_are_not_asked_for_again_when_they_are_saved(tmp_path):
+    with (
+        running(taught(tmp_path / "m", 3)) as client,
+        browsing(f"{client.base_url}/#try", downloads=True) as page,
+    ):
+        choose(page, write_photos(tmp_path / "new", 30, seed=4))
+        page.get_by_text("60 answers").wait_for()
+        asked = []
+        page.route("**/v1/predict*", lambda route: (asked.append(route), time.sleep(0.3), route.continue_()))
+        page.get_by_label("Say unknown").select_option("balanced")
+        page.get_by_text("Answered 32 of 60 pictures").wait_for()
+        with page.expect_download():
+            page.get_by_role("button", name="Save as CSV").click()
+        assert len(asked) == 2, "parts of one run"
         assert not page.errors
 
 
@@ -774,7 +810,7 @@ def test_what_was_named_elsewhere_is_in_the_table_that_is_taken_away(tmp_path):
                 "button", name="Save"
             ).click()
         labels = list(csv.reader(Path(saved.value.path()).read_text("utf-8-sig").splitlines()))
-        assert labels[0] == ["name", "label"]
+        assert labels[0] == ["image", "label"]
         assert sorted(label for _, label in labels[1:]) == ["heron", "heron"]
         assert not page.errors
 

@@ -104,6 +104,8 @@ def test_suggest_orders_a_pool_with_and_without_classes(client, tmp_path):
     said(client.post("/v1/suggest", params={"strategy": "x"}, files=files(*pool)), 422, "invalid")
     with running(tmp_path / "new") as empty:
         assert len(empty.post("/v1/suggest", files=files(*pool)).json()["order"]) == 6
+        assert len(empty.post("/v1/suggest", json={"embeddings": embedded}).json()["order"]) == 6
+        said(empty.post("/v1/classes", json={"name": "owl", "embeddings": embedded}), 422, "invalid")
 
 
 def test_embeddings_are_those_of_the_embedder(client):

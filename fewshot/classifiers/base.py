@@ -17,13 +17,13 @@ from sklearn.utils.validation import check_is_fitted
 from fewshot.classifiers.calibration import FALSE_ACCEPTS
 from fewshot.classifiers.chunks import learn_chunks
 from fewshot.classifiers.clashes import check_classes, marked, telling_labels
-from fewshot.classifiers.columns import warn_of_rows
 from fewshot.classifiers.conformal import predict_sets
 from fewshot.classifiers.fitted import FittedModel, log_softmax
 from fewshot.classifiers.kinds import lively, model_type, rows_for
 from fewshot.classifiers.reject_rule import RejectRule, asked_of
 from fewshot.classifiers.rejection import Rejection, check_rate
 from fewshot.learners.base import Learner, parameter_names
+from fewshot.learners.columns import warn_of_rows
 from fewshot.learners.local import of_maps
 from fewshot.search.similarity import check_k
 from fewshot.search.snapshot import INDEXES

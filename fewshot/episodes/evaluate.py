@@ -22,6 +22,7 @@ from fewshot.episodes.episode import Episode, Sampler, check_whole
 from fewshot.episodes.query_draws import BALANCED, QueryClasses, of_queries
 from fewshot.errors import brief
 from fewshot.learners.base import IGNORE, Learner
+from fewshot.learners.columns import warn_of_dominant_column
 from fewshot.learners.local import LocalLearner, of_maps
 from fewshot.learners.registry import ready_learner
 from fewshot.search.similarity import argmax, to_tensor
@@ -283,6 +284,7 @@ def evaluate(
     else:
         learner, embeddings = _embedded(learner, backbone, X)
     embeddings = _check(embeddings, labels)
+    warn_of_dominant_column(embeddings, learner)
     if episodes[0].n_way == 1:
         warn("episodes have one class each, so every answer is right; give n_way of 2 or more")
     accuracies, true, answered = _answer_episodes(learner, embeddings, episodes, n_episodes)

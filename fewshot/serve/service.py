@@ -74,7 +74,7 @@ class Service:
         d = None if view.is_empty else view.learned.classifier.model_.d
         if d is not None and rows.shape[1] != d:
             raise Problem(422, "invalid", f"the embeddings have {rows.shape[1]} numbers; those of this classifier {d}")
-        if view.is_empty and view.takes_images:
+        if thumbnails and view.is_empty and view.takes_images:  # what is learned first tells what others must be like
             raise Problem(422, "invalid", "a new classifier learns from images; send some in the field images")
         return Embedded(rows, [], [b""] * len(rows) if thumbnails else [])
 

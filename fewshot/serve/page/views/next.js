@@ -37,7 +37,7 @@ export class NextView {
     this.queue = [];
     this.keys = [];
     this.labelled = 0;
-    this.past = []; // labels that can be undone: {item, name, learned, before, after, right}, the versions around each
+    this.past = []; // labels that can be undone: what was shown, {name, learned, before, after, right}, the versions around each
     this.turn = Promise.resolve(true);
     this.reading = Promise.resolve();
     this.zone = dropzone("Drop pictures that have no label yet", "A folder of hundreds is fine. They stay on this computer until you name them.", (files) => this.receive(files));
@@ -45,13 +45,14 @@ export class NextView {
     this.name = classField("Another class", { placeholder: "name, then Enter" });
     this.form = h("form", { class: "field-row", onsubmit: (event) => { event.preventDefault(); if (this.name.value) this.label(this.name.value, true); } }, this.name.field, h("button", { type: "submit", class: "button" }, h("span", {}, "Label")));
     this.stage = h("div", { class: "stage" });
+    this.file = h("p", { class: "soft file" });
     this.about = h("div", { class: "about" });
     this.choices = h("div", { class: "keys" });
     this.bar = progress("Labelled");
     this.note = h("p", { class: "hint", role: "status" });
     this.measured = h("p", { class: "soft" });
     this.coming = h("div", { class: "coming" });
-    this.work = h("section", { class: "card label-work" }, h("div", { class: "label-left" }, this.stage, this.coming),
+    this.work = h("section", { class: "card label-work" }, h("div", { class: "label-left" }, this.stage, this.file, this.coming),
       h("div", { class: "stack" }, this.bar.node, this.measured, this.note, this.about, this.choices, this.form, this.name.note, h("div", { class: "row" },
         button("Skip", () => this.skip(), { kind: "quiet", "aria-keyshortcuts": "s" }), button("Undo", () => this.back(), { kind: "quiet", "aria-keyshortcuts": "u" }), button("Stop", () => this.stop(), { kind: "quiet" })),
         h("p", { class: "hint wide-only" }, "Keys: the one beside a class, Enter for the guess, N for another name, S to skip, U to undo.")));
@@ -127,9 +128,14 @@ export class NextView {
     return true;
   }
 
+  /** The pictures that have neither a label nor were skipped. */
+  get left() {
+    return this.pool.filter(({ done, skipped }) => !done && !skipped);
+  }
+
   /** Put the pictures that are left into the order of the service, and one drawn at random after each few of them. */
   async order() {
-    const left = this.pool.filter(({ done, skipped }) => !done && !skipped);
+    const { left } = this;
     const drawn = left.filter((item) => item.drawn).sort((a, b) => Number(Boolean(a.copy)) - Number(Boolean(b.copy)));
     this.queue = await this.suggested(left.filter((item) => !item.drawn));
     const place = new Map(drawn.map((item, number) => [item, number]));
@@ -141,6 +147,7 @@ export class NextView {
       at += EVERY;
     }
     this.since = 0;
+    return true;
   }
 
   /** Return pictures in the order in which labels help most, with the present answers. */
@@ -165,7 +172,7 @@ export class NextView {
   async next() {
     if (this.isReading) return true; // what is read is seen until all is in order
     this.queue = this.queue.filter(({ item }) => !item.done && !item.skipped);
-    if (!this.queue.length) await attempt(() => this.order());
+    if (!this.queue.length && !(await attempt(() => this.order()))) this.queue = this.left.map((item) => ({ item, label: null, likeliest: null, probability: 0, reason: "" })); // what was said is no reason to stop
     this.current = this.queue[0] ?? null;
     if (!this.current) this.finish();
     else {
@@ -181,10 +188,13 @@ export class NextView {
     if (this.place.firstChild !== this.work) fill(this.place, this.work);
     for (const name of state.names) if (!this.keys.includes(name) && this.keys.length < KEYS.length) this.keys.push(name);
     const { label, likeliest, probability, reason } = this.current;
-    const left = this.pool.filter(({ done, skipped }) => !done && !skipped).length;
+    const left = this.left.length;
     this.bar.set(this.labelled / Math.max(1, this.labelled + left), `${counted(this.labelled, "picture")} labelled, ${left.toLocaleString("en")} left`);
     fill(this.measured, this.measure);
     fill(this.stage, local(this.picture, "stage-picture"));
+    const { file, path } = this.current.item;
+    fill(this.file, file.name);
+    this.file.title = path || file.name;
     const guess = label !== null && state.knows(label);
     fill(this.about, guess ? [h("p", { class: "eyebrow" }, "Guess"), h("button", { type: "button", class: "guess", onclick: () => this.label(label) }, h("span", { class: "name" }, label), h("span", { class: "soft" }, percent(probability)), h("kbd", {}, "Enter"))] : h("p", { class: "soft" }, likeliest && state.knows(likeliest) ? `Like no class: ${likeliest} comes closest, ${percent(probability)}.` : "No guess yet: name this one."),
       reason ? h("p", { class: "soft" }, reason === "stands for itself" ? "Like no other of these pictures." : sentence(withoutDigests(reason))) : null);
@@ -212,7 +222,7 @@ export class NextView {
       const right = current.item.drawn && current.likeliest !== null && state.knows(name) ? current.likeliest === name : undefined;
       const found = await saving(async () => {
         const answer = await ask("POST", "classes", { body: form([this.picture], { name }) });
-        this.past.push({ item: current.item, name, learned: answer.learned, before, after: answer.version, right });
+        this.past.push({ ...current, name, learned: answer.learned, before, after: answer.version, right });
         return answer;
       });
       if (!found) return false;
@@ -258,11 +268,11 @@ export class NextView {
   }
 
   unlabel(from) {
-    for (const { item } of this.past.splice(from).reverse()) {
-      item.done = false;
-      named(item.file, null);
+    for (const shown of this.past.splice(from).reverse()) {
+      shown.item.done = false;
+      named(shown.item.file, null);
       this.labelled -= 1;
-      this.queue.unshift({ item, label: null, likeliest: null, probability: 0, reason: "" });
+      this.queue.unshift(shown);
     }
   }
 
@@ -276,6 +286,7 @@ export class NextView {
     const guess = this.current?.label ?? null;
     if (key === "enter" && !isControl && this.busy) this.tellBusy("Enter");
     else if (key === "enter" && !isControl && guess !== null) this.label(guess);
+    else if (key === "enter" && !isControl) fill(this.note, "There is no guess to take: name this picture.");
     else if (key === "s") this.skip();
     else if (key === "u") this.back();
     else if (key === "n") this.name.input.focus();
@@ -292,7 +303,7 @@ export class NextView {
 
   /** What was labelled, as CSV. */
   get labels() {
-    return csv([["name", "label"], ...this.past.map(({ item, name }) => [item.path || item.file.name, name])]);
+    return csv([["image", "label"], ...this.past.map(({ item, name }) => [item.path || item.file.name, name])]);
   }
 
   saveLabels() {

@@ -38,7 +38,7 @@ export async function saveAnswers() {
 }
 
 function answersAsCsv() {
-  const head = ["name", "label", "unknown", "likeliest", "probability", "set", "doubtful", "corrected", "error"];
+  const head = ["image", "label", "unknown", "likeliest", "probability", "set", "doubtful", "corrected", "error"];
   return csv([head, ...answered.map(({ answer, path, picture }) => [path || answer.name, answer.label ?? (answer.error ? "" : state.model.unknown_label ?? ""), answer.unknown && !answer.error ? "yes" : "no", answer.likeliest ?? "", answer.error ? "" : Number(answer.probability.toFixed(6)), answer.unknown ? "" : (answer.set ?? []).join(" | "), answer.doubtful ? "yes" : "no", nameOf(picture.file), answer.error?.message ?? ""])]);
 }
 
@@ -68,7 +68,7 @@ export class TryView {
     this.page = PAGE;
     this.kind = ALL;
     this.coverage = "0.9";
-    answered.renew = () => this.answerAll();
+    answered.renew = () => (this.running && this.version === state.model.version ? this.running : this.answerAll());
     this.camera = new Camera();
     this.camera.onstart = () => this.watch();
     this.panel = new AnswerPanel({ onlearned: (item, name) => this.again(item, name), onfocus: () => this.live && this.freeze() });
@@ -178,7 +178,14 @@ export class TryView {
   }
 
   /** Ask again for all pictures, because something changed. */
-  async answerAll() {
+  answerAll() {
+    const running = this.answerEach().finally(() => {
+      if (this.running === running) this.running = null;
+    });
+    return (this.running = running);
+  }
+
+  async answerEach() {
     const run = (this.run = (this.run ?? 0) + 1);
     this.version = state.model.version;
     if (!this.items.length) return;

@@ -16,6 +16,7 @@ from fewshot import (
     OwnEmbedder,
     PrototypicalClassifier,
     digits,
+    evaluate,
 )
 
 X, Y = load_wine(return_X_y=True)
@@ -93,3 +94,10 @@ def test_a_network_computes_no_such_column():
     data = digits()
     model = FewShotModel(Embedder("conv4", weights="random", img_size=28, progress=False))
     unwarned(lambda: model.fit(data.images[:50], data.labels[:50]))
+
+
+def test_episodes_tell_it_too():
+    sizes = {"n_way": 3, "n_query": 5, "n_episodes": 2}
+    with pytest.warns(UserWarning, match=TOLD.format("length of the embeddings")):
+        evaluate("discriminant", X, Y, **sizes)
+    unwarned(lambda: evaluate("discriminant", StandardScaler().fit_transform(X), Y, **sizes))
