@@ -266,7 +266,7 @@ def test_what_is_still_unknown_in_a_corrected_table_of_answers_is_no_label(made,
     with open(table, "w", encoding="utf-8-sig", newline="") as file:
         csv.DictWriter(file, rows[0], delimiter=";").writerows([dict(zip(rows[0], rows[0], strict=True)), *rows])
     capsys.readouterr()
-    read = ["import-labels", str(table), "--path-column", "image", "--label-column", "label"]
+    read = ["import-labels", str(table)]
     assert [row["likeliest"] for row in rows].count("owl") == 0
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

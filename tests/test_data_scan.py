@@ -13,7 +13,7 @@ from fewshot import LabeledImages
 from fewshot.data.decode import decode
 from fewshot.data.images import list_splits
 from fewshot.data.packed import write_packed
-from fewshot.data.scan import list_images, read_csv, read_image_table, scan_folder
+from fewshot.data.scan import list_images, list_marked, read_csv, read_image_table, scan_folder
 from fewshot.errors import ImageDecodeError
 
 
@@ -189,10 +189,28 @@ def test_the_rows_of_one_split_are_taken(tmp_path):
         LabeledImages.open(tmp_path / "t.csv", "val")
 
 
+@pytest.mark.parametrize("names", ["path,label", "image,class", "File,Label", "x,y,w,h,filename,category"])
+def test_columns_of_usual_names_are_found(tmp_path, names):
+    boxes = ",,,," if "w" in names.split(",") else ""
+    (tmp_path / "t.csv").write_text(f"{names}\n{boxes}a.png,owl\n{boxes}b.png,jay\n")
+    data = LabeledImages.from_table(tmp_path / "t.csv")
+    assert [os.path.basename(str(image)) for image in data.images] == ["a.png", "b.png"]
+    assert data.labels.tolist() == ["owl", "jay"]
+    assert [os.path.basename(str(image)) for image in list_marked(tmp_path / "t.csv")] == ["a.png", "b.png"]
+
+
+def test_answers_of_a_classifier_are_no_labels_unless_their_columns_are_named(tmp_path):
+    (tmp_path / "t.csv").write_text("image,label,likeliest\na.png,owl,jay\n")
+    with pytest.raises(ValueError, match=r"labels of .*t\.csv are answers of a classifier .* fewshot import-labels"):
+        LabeledImages.from_table(tmp_path / "t.csv")
+    assert LabeledImages.from_table(tmp_path / "t.csv", label_column="label").labels.tolist() == ["owl"]
+    assert len(list_marked(tmp_path / "t.csv")) == 1
+
+
 @pytest.mark.parametrize(
     ("text", "split", "reason"),
     [
-        ("path,class\na.png,x\n", None, r"has no column 'label'; expected path, label.* of LabeledImages.from_table"),
+        ("path,Klasse\na.png,x\n", None, r"has no column 'label'; expected path, label.* of LabeledImages.from_table"),
         ("a.png,x\n", None, r"has no column 'path'"),
         ("Datei;label\na.png;x\n", None, r"has no column 'path'; .*; it has 'Datei', 'label'"),
         ("path,label\na.png,x\n", "train", r"has no column 'split', so no split 'train'"),
@@ -203,6 +221,7 @@ def test_the_rows_of_one_split_are_taken(tmp_path):
         ("path,label\n,x\n", None, r"has no path in row 2"),
         ("path,label\na.png,x,train\nb.png,y,test\n", None, r"has more values in a row than names"),
         ("path,label\na.png,x\nb.png,y,test\n", None, r"cannot be read as a CSV file"),
+        ("path,x,y,w,h\na.png,1,2,3,4\n", None, r"has no column 'label'"),
         ("", None, r"cannot be read as a CSV file"),
         (b"path,label\na.png,caf\xe9\n", None, r"cannot be read as a CSV file in UTF-8"),
     ],

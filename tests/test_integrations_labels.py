@@ -148,6 +148,16 @@ def test_short_exports(paths, tmp_path):
     assert (again.labelled, again.unlabelled, again.problems) == (found.labelled, found.unlabelled, found.problems)
 
 
+@pytest.mark.parametrize(
+    "names",
+    ["path,label,answer", "image,label,likeliest", "id,label,likeliest", "image,class,why", "File,Category,note"],
+)
+def test_tables_that_are_written_here_are_read_without_naming_columns(paths, tmp_path, names):
+    (tmp_path / "t.csv").write_text(f"{names}\n{paths[1]},owl,jay\n{paths[2]},,jay\n")
+    found = read_labels(tmp_path / "t.csv")
+    assert (found.labelled, found.unlabelled) == ([(paths[1], "owl")], [paths[2]])
+
+
 def test_uploaded_images_are_found_by_their_names(paths, tmp_path):
     (tmp_path / "other").mkdir()
     shutil.copy(paths[2], tmp_path / "other" / "twice.png")

@@ -103,7 +103,7 @@ SHARED: dict[str, dict[str, Any]] = {
         "metavar": "N",
         "help": "refuse images with more pixels (default: $FEWSHOT_MAX_PIXELS, or 268435456)",
     },
-    "--path-column": {"metavar": "NAME", "help": "column of a table with the paths (default: path)"},
+    "--path-column": {"metavar": "NAME", "help": "column of a table with the paths (default: path, image or file)"},
     "--root": {
         "metavar": "DIR",
         "help": "folder that the paths of a table may not lead out of, and where relative ones start; / for any path "

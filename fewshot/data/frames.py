@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +69,7 @@ def _column(names: Iterable[str], asked: str | None, usual: tuple[str, ...], wha
         if asked not in names:
             raise ValueError(f"the frame has no column {brief(repr(asked))}; it has {listed(names)}")
         return asked
-    by_name = {str(name).lower(): name for name in reversed(names)}
-    found = next((by_name[name] for name in usual if name in by_name), None)
+    found = usual_column(names, usual)
     if found is None:
         raise ValueError(
             f"no column of the frame looks like the {what}s; name it: LabeledImages.from_frame(frame, {what}=...) (it "
@@ -79,10 +78,21 @@ def _column(names: Iterable[str], asked: str | None, usual: tuple[str, ...], wha
     return found
 
 
+def usual_column(names: Sequence[Any], usual: Sequence[str]) -> Any:
+    """Return the first name of `usual` that a column has, in any case, as the column spells it; None if none does.
+
+    Examples
+    --------
+    >>> usual_column(["Label", "Image"], IMAGE_COLUMNS), usual_column(["Datei"], IMAGE_COLUMNS)
+    ('Image', None)
+    """
+    by_name = {str(name).lower(): name for name in reversed(names)}
+    return next((by_name[name] for name in usual if name in by_name), None)
+
+
 def known_labels(frame: Any) -> list[Any] | None:
     """Return the column of labels of a frame, its text cleaned; None if none has a usual name."""
-    by_name = {str(name).lower(): name for name in reversed(columns_of(frame))}
-    name = next((by_name[name] for name in LABEL_COLUMNS if name in by_name), None)
+    name = usual_column(columns_of(frame), LABEL_COLUMNS)
     if name is None:
         return None
     return [clean_label(one) if isinstance(one, str) else one for one in values_of(frame[name])]

@@ -238,8 +238,8 @@ class LabeledImages:
         root: str | Path | None = None,
         split: str | None = None,
         allow_outside: bool = False,
-        path_column: str = "path",
-        label_column: str = "label",
+        path_column: str | None = None,
+        label_column: str | None = None,
     ) -> Self:
         """Open a CSV file or data frame with columns ``path``, ``label`` and optionally ``split``.
 
@@ -258,13 +258,15 @@ class LabeledImages:
             Use only the rows of this split.
         allow_outside : bool, default=False
             Whether paths may lead out of `root`.
-        path_column, label_column : str
-            Other names of these columns.
+        path_column, label_column : str, optional
+            Names of these columns; by default the first usual ones, such as ``path`` or ``image``, and ``label`` or
+            ``class``.
 
         Raises
         ------
         ValueError
-            If a column, a value or the split is missing, or a path leads out of `root`.
+            If a column, a value or the split is missing, the labels are answers of a classifier, as in a table of
+            ``fewshot predict --csv``, or a path leads out of `root`.
         """
         return cls(*read_image_table(table, root, split, allow_outside, path_column, label_column))
 

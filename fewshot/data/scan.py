@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fewshot.data.boxes import COLUMNS, boxed, has_boxes, read_marked
+from fewshot.data.frames import IMAGE_COLUMNS, LABEL_COLUMNS, usual_column
 from fewshot.data.left_out import LeftOut
 from fewshot.data.table_path import table_paths
 from fewshot.data.typed_labels import clean_labels, look_alikes
@@ -36,6 +37,9 @@ SPLIT_NAMES = {
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing"),
 }
+#: Usual names of the column of paths in a table, and the column that only tables of answers have.
+PATH_COLUMNS = ("path", *IMAGE_COLUMNS)
+LIKELIEST = "likeliest"
 #: First bytes of image files.
 _BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\x00", b"MM\x00*")
 
@@ -150,10 +154,15 @@ def read_image_table(
     root: str | Path | None,
     split: str | None,
     allow_outside: bool,
-    path_column: str = "path",
-    label_column: str = "label",
+    path_column: str | None = None,
+    label_column: str | None = None,
+    *,
+    labelled: bool = True,
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return paths and labels of a CSV file or data frame with columns ``path``, ``label`` and optionally ``split``.
+
+    Columns that are not named may have another usual name, such as ``image`` and ``class``. If the images are not
+    `labelled`, the labels are the paths.
 
     With columns ``x``, ``y``, ``w`` and ``h`` images are these boxes of the pictures; see `BoxedImage`. Relative paths
     start at `root`; by default, and if they lead to nothing there, at the folder of the CSV file, or the working
@@ -163,7 +172,8 @@ def read_image_table(
     Raises
     ------
     ValueError
-        If a column, a value or the split is missing, or a path leads out of `root` and `allow_outside` is False.
+        If a column, a value or the split is missing, the labels are answers of a classifier, or a path leads out of
+        `root` and `allow_outside` is False.
     """
     import pandas as pd
 
@@ -173,10 +183,16 @@ def read_image_table(
     else:
         frame, home = read_csv(Path(table)), Path(table).parent
     base = Path(root or home)
-    if missing := [column for column in (path_column, label_column) if column not in frame.columns]:
+    columns = list(frame.columns)
+    path_column = path_column or usual_column(columns, PATH_COLUMNS) or "path"
+    if not labelled:
+        label_column = path_column
+    elif label_column is None:
+        label_column = _label_column(columns, name)
+    if missing := [column for column in (path_column, label_column) if column not in columns]:
         raise ValueError(
             f"{name} has no column {missing[0]!r}; expected path, label and optionally split, or names of the first "
-            f"two as path_column and label_column of LabeledImages.from_table; it has {listed(list(frame.columns))}"
+            f"two as path_column and label_column of LabeledImages.from_table; it has {listed(columns)}"
         )
     frame = take_split(frame, split, name)
     for column in (path_column, label_column):
@@ -187,17 +203,35 @@ def read_image_table(
     named = [str(path) for path in frame[path_column]]
     full = [_inside(base, path, name, allow_outside, home) for path in named]
     paths: list[Any] = list(table_paths(full, named, name, frame.index.tolist(), [base, home]))
-    if has_boxes(list(frame.columns)):
+    if has_boxes(columns):
         paths = boxed(paths, {column: frame[column].tolist() for column in COLUMNS})
     labels = as_labels(frame[label_column], name=f"the column {label_column} of {name}", any_type=True)
     return np.array(paths, dtype=object), clean_labels(labels, name)
 
 
 def list_marked(path: str | Path, root: str | Path | None = None) -> list[Any]:
-    """Return the images that a table names in the column ``path``, or the boxes in it or in a JSON file, unlabelled."""
+    """Return the images that a table names, or the boxes in it or in a JSON file, unlabelled."""
     if Path(path).suffix.lower() == ".json":
         return list(read_marked(path)[0])
-    return list(read_image_table(path, root, None, False, "path", "path")[0])
+    return list(read_image_table(path, root, None, False, labelled=False)[0])
+
+
+def _label_column(columns: list[str], name: str) -> str:
+    """Return the column of labels of a table that is called `name`.
+
+    Raises
+    ------
+    ValueError
+        If they are answers of a classifier, from which it would only learn what it takes them for.
+    """
+    if LIKELIEST in columns:
+        raise ValueError(
+            f"the labels of {name} are answers of a classifier (it has a column {LIKELIEST!r}); teach those that you "
+            "have corrected with fewshot import-labels, or name the columns as path_column and label_column of "
+            "LabeledImages.from_table"
+        )
+    usual = [column for column in LABEL_COLUMNS if not (has_boxes(columns) and column in COLUMNS)]
+    return usual_column(columns, usual) or "label"
 
 
 def take_split(frame: pd.DataFrame, split: str | None, name: str) -> pd.DataFrame:

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from fewshot.data.scan import read_csv
+from fewshot.data.frames import LABEL_COLUMNS, usual_column
+from fewshot.data.scan import LIKELIEST, PATH_COLUMNS, read_csv
 from fewshot.errors import brief
 from fewshot.integrations.class_folders import read_class_folders, write_class_folders
 from fewshot.integrations.fiftyone import LABELS, SAMPLES, read_fiftyone, write_fiftyone
@@ -24,8 +25,6 @@ from fewshot.utils.text import counted
 from fewshot.utils.values import check_name
 from fewshot.utils.warning import warn
 
-#: A column that only tables of answers have.
-_LIKELIEST = "likeliest"
 #: What the page of ``fewshot serve`` adds to the name of a picture that it learns.
 _DIGEST = re.compile(r" [0-9a-f]{16}\b")
 LabelFormat = Literal["label-studio", "fiftyone", "csv", "folders"]
@@ -103,7 +102,7 @@ def read_labels(
     field : str, optional
         The field, or the column of a table, that holds the labels, if there are several or it has a name of its own.
     path_column : str, optional
-        Column of a table that holds the paths; by default ``path`` or ``image``.
+        Column of a table that holds the paths; by default ``path``, ``image`` or another usual name.
     unknown : str, optional
         In a table of answers, which has a column ``likeliest``, the answer to images of no class: it is no label.
 
@@ -147,29 +146,28 @@ def read_label_table(
     path_column: str | None = None,
     unknown: str = "unknown",
 ) -> ImportedLabels:
-    """Return the labels of the rows of a table with columns ``path`` (or ``image``) and ``label``, or of other names.
+    """Return the labels of the rows of a table with columns ``path`` and ``label``, or of other names.
 
     Relative paths start in the first of the folders that has such a file. In a table of answers that was corrected,
     `unknown` is no label.
     """
-    column, paths = field or "label", [path_column] if path_column else ["path", "image"]
-    if rows and not (set(paths) & rows[0].keys() and column in rows[0]):
+    names = list(rows[0]) if rows else []
+    column = field or usual_column(names, LABEL_COLUMNS) or "label"
+    is_answered = LIKELIEST in names
+    usual = (*PATH_COLUMNS, "id") if is_answered else PATH_COLUMNS  # a table of `annotate` holds records
+    path_column = path_column or usual_column(names, usual) or "path"
+    if rows and not {path_column, column} <= set(names):
         raise ValueError(
-            f"the table has the columns {', '.join(rows[0])}; expected {paths[0]} and {column}, or other names, "
+            f"the table has the columns {', '.join(rows[0])}; expected {path_column} and {column}, or other names, "
             "given as path_column=NAME and field=NAME"
         )
-    found = (next(filter(None, map(row.get, paths)), "") for row in rows)
-    is_answered = bool(rows) and _LIKELIEST in rows[0]
     no_labels = {"", unknown} if is_answered else {""}
-    if n := is_answered and sum(row[column].strip() == row[_LIKELIEST].strip() for row in rows):
+    if n := is_answered and sum(row[column].strip() == row[LIKELIEST].strip() for row in rows):
         warn(
             f"{n} of {counted(len(rows), 'label')} left as the classifier gave them; what you have not looked at is "
             "learned as if it were right, so take out those rows"
         )
-    given = (
-        ([path], [] if row[column].strip() in no_labels else [row[column]], "")
-        for path, row in zip(found, rows, strict=True)
-    )
+    given = (([row[path_column]], [] if row[column].strip() in no_labels else [row[column]], "") for row in rows)
     return gathered(given, *folders)
 
 
