@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from fewshot import create_backbone, embed
+from fewshot import create_backbone, embed, evaluate
 from fewshot.data.preprocess import Preprocessing
 from fewshot.embedding.network import Loaded, choose_device, embed_items, evaluating, to_input
 from fewshot.errors import ImageDecodeError
@@ -227,3 +227,25 @@ def test_nothing_has_the_width_of_something():
 def test_images_of_other_channels_than_the_network_takes_are_told(shape, channels, told):
     with pytest.raises(ValueError, match=told):
         embed(create_backbone("conv4", in_chans=channels, img_size=28), np.zeros(shape, np.uint8))
+
+
+class Returning(nn.Module):
+    """A network that returns what a function makes of its input."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.forward = function
+
+
+@pytest.mark.parametrize(
+    ("network", "what"),
+    [(Returning(lambda x: x), r"\(4, 1, 8, 8\)"), (Returning(lambda x: (x, x)), "tuple")],
+    ids=["map", "tuple"],
+)
+@pytest.mark.filterwarnings("ignore:.*pixels")
+def test_a_network_that_returns_no_embedding_each_is_told(network, what):
+    images = np.zeros((4, 8, 8), np.uint8)
+    with pytest.raises(ValueError, match=rf"maps images to {what}; expected \(n, d\), one embedding per image"):
+        embed(network, images)
+    with pytest.raises(ValueError, match=f"maps images to {what}"):
+        evaluate("prototypical", images, [0, 0, 1, 1], backbone=network, n_way=2, n_shot=1, n_query=1)

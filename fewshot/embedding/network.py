@@ -153,14 +153,18 @@ class Loaded:
         return embeddings
 
     def _forward(self, stacked: NDArray[np.uint8]) -> NDArray[np.float32]:
-        y = pooling(self.forward, self.preprocessing.pool)(self._to_input(stacked))
-        if not isinstance(y, Tensor) or y.dim() != 2:
-            shape = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
-            raise ValueError(f"the backbone maps images to {shape}; expected (n, d), one embedding per image")
-        return y.float().cpu().numpy()
+        return _vectors(pooling(self.forward, self.preprocessing.pool)(self._to_input(stacked))).cpu().numpy()
 
     def _to_input(self, stacked: NDArray[np.uint8]) -> Tensor:
         return to_input(stacked, self.network, self.preprocessing.mean, self.preprocessing.std)
+
+
+def _vectors(y: Any) -> Tensor:
+    """Return what a network maps images to in float32, if it is one embedding (d,) of each."""
+    if not isinstance(y, Tensor) or y.dim() != 2:
+        shape = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
+        raise ValueError(f"the backbone maps images to {shape}; expected (n, d), one embedding per image")
+    return y.float()
 
 
 def _changed_precision(device: str) -> str | None:
@@ -419,7 +423,7 @@ def embed(
     TypeError
         If the images are not a uint8 array.
     ValueError
-        If the shape, `batch_size` or `shifts` is out of range.
+        If the shape, `batch_size` or `shifts` is out of range, or the network returns anything but one vector each.
 
     Examples
     --------
@@ -445,7 +449,7 @@ def embed(
         parts = []
         for i in range(0, len(images), batch_size):
             views = shown(images[i : i + batch_size], grid, mirror)
-            parts.append(torch.stack([backbone(to_input(view, backbone)).float() for view in views]).mean(0).cpu())
+            parts.append(torch.stack([_vectors(backbone(to_input(view, backbone))) for view in views]).mean(0).cpu())
     if not parts:
         return np.empty((0, int(getattr(backbone, "num_features", 0))), np.float32)
     return torch.cat(parts).numpy()
