@@ -44,7 +44,8 @@ def test_what_cannot_be_checked_is_said(tmp_path):
         said(client.get("/v1/model/download"), 409, "empty")
         client.post("/v1/classes", data={"name": "x"}, files=files(TEMPLES[0]))
         said(client.get("/v1/check"), 409, "too_few")
-        said(client.get("/v1/rejection"), 409, "no_rejection")
+        told = said(client.get("/v1/rejection?reject=balanced"), 409, "no_rejection")
+        assert told == "the balanced rule needs a threshold; add a second class"
         assert client.get("/v1/suspects").json()["suspects"] == []
         for i, noise in enumerate(TEMPLES[:1] + FLOWERS[:2], 1):
             client.post("/v1/classes", data={"name": f"class {i}"}, files=files(noise))

@@ -41,6 +41,7 @@ _INSTEAD = {
 _NAMED_UNKNOWN = re.compile("^unknown_label=(.+) is a class; .*", re.DOTALL)
 _NOT_UNKNOWN = r"\1 is the answer to images of no class, so no class can have this name; "
 #: Cures that only Python has.
+_CALIBRATE = "call calibrate(X, y) with held-out classes first"
 _OF_PYTHON = re.compile(", or (call calibrate|give held_out)$")
 
 
@@ -107,6 +108,7 @@ def without_parameter(message: str, cure: str = "choose another") -> str:
     "'?' is the answer to images of no class, so no class can have this name; rename the class"
     """
     message = _NAMED_UNKNOWN.sub(_NOT_UNKNOWN + cure, message)
+    message = message.replace(f"{_CALIBRATE}, or ", "").replace(_CALIBRATE, "run fewshot calibrate first")
     return _OF_PYTHON.sub("", message).replace("reject='balanced' needs", "the balanced rule needs")
 
 

@@ -37,6 +37,7 @@ function route() {
 }
 
 function show(moved) {
+  if (!state.model) return; // it comes, and is drawn then
   const { found: [name, text, View], rest } = route();
   if (!made.has(name)) made.set(name, new View());
   const view = made.get(name);
@@ -118,7 +119,7 @@ function listen() {
 }
 
 function receive(files) {
-  if (!files.length || document.querySelector("dialog[open]")) return;
+  if (!files.length || !state.model || document.querySelector("dialog[open]")) return;
   if (!state.model.takes_images) say("This classifier learns and answers embeddings, which programs send to the API.", { kind: "bad" });
   else if (shown?.receive) attempt(async () => shown.receive(files));
   else say("Pictures are taken at Teach, Try and Label next.", { kind: "bad" });
