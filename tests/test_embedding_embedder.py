@@ -285,7 +285,7 @@ def test_an_unreadable_image_is_named_with_its_place(paths, tmp_path):
     with pytest.raises(ImageDecodeError, match=r"image 6, .*cut\.png") as caught:
         quick_embedder().transform(given)
     assert caught.value.index == 6
-    with pytest.warns(UserWarning, match=r"2 of 8 images could not be read, first image 6, .*cut\.png"):
+    with pytest.warns(UserWarning, match=r"2 of 8 .*, first image 6, .*cut\.png: .*; also: '<8 bytes>'"):
         embedded = quick_embedder(on_error="unknown").embed(given, thumbnails=True)
     assert np.isnan(embedded.embeddings).all(1).tolist() == [False] * 6 + [True] * 2
     assert [error.index for error in embedded.errors] == [6, 7]

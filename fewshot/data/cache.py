@@ -21,10 +21,12 @@ from numpy.typing import NDArray
 from fewshot.data.decode import decode
 from fewshot.data.opening import at_index, check_readable, describe, is_data_url, is_file, read_content
 from fewshot.data.preprocess import Decoded, Preprocessing, default_jobs, prepared_chunks
-from fewshot.errors import ImageDecodeError, ReadError
+from fewshot.errors import ImageDecodeError, ReadError, called
 from fewshot.persistence.files import digest, leftovers, open_regular, replacing, sync
 from fewshot.persistence.sealed import seal, seal_fits
 from fewshot.utils.progress import progress_bar
+from fewshot.utils.text import counted, listed
+from fewshot.utils.warning import warn
 
 _log = logging.getLogger(__name__)
 #: Part of every key; bump when the same file decodes to different pixels.
@@ -159,6 +161,14 @@ def _make_room(folder: Path, most: float) -> None:
 def find_unreadable(images: NDArray[Any], preprocessing: Preprocessing, progress: bool) -> list[ImageDecodeError]:
     """Decode all images and return an error for each that cannot be read."""
     return [error for *_, error in _each(images, preprocessing, "checking", progress) if error is not None]
+
+
+def warn_of_unreadable(errors: list[ImageDecodeError], n: int) -> None:
+    """Warn of those of `n` images that could not be read: of the first its error, of others their names."""
+    if errors:
+        names = [called(error.source) for error in errors[1:]]
+        others = f"; {'also' if len(names) == 1 else 'the others'}: {listed(names, 5)}" if names else ""
+        warn(f"{len(errors)} of {counted(n, 'image')} could not be read, first {errors[0]}{others}")
 
 
 def _mapped(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:

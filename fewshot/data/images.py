@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fewshot.data.boxes import read_marked
-from fewshot.data.cache import decode_all, find_unreadable
+from fewshot.data.cache import decode_all, find_unreadable, warn_of_unreadable
 from fewshot.data.crop import CROPS, TRAINING, TrainingCrop
 from fewshot.data.datasets import is_dataset, read_dataset
 from fewshot.data.frames import columns_of, is_frame, read_frame, values_of
@@ -33,7 +33,6 @@ from fewshot.utils.labels import as_labels, in_known_forms
 from fewshot.utils.streams import SPLIT, episode_rng
 from fewshot.utils.text import counted
 from fewshot.utils.values import check_count, check_name
-from fewshot.utils.warning import warn
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -406,7 +405,7 @@ class LabeledImages:
         unread = [error.index or 0 for error in errors]
         if len(unread) == len(self):
             raise errors[0]
-        warn(f"{len(unread)} of {counted(len(self), 'image')} could not be read, first {errors[0]}")
+        warn_of_unreadable(errors, len(self))
         rest = self.select(np.setdiff1d(np.arange(len(self)), unread))
         return LabeledImages(decode_all(rest.images, preprocessing, cache, progress), rest.labels)
 

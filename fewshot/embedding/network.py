@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fewshot.data.cache import warn_of_unreadable
 from fewshot.data.preprocess import MAPS, Decoded, Prepared, Preprocessing, prepared_chunks
 from fewshot.data.views import shown
 from fewshot.embedding.backbones import spec_of
@@ -38,7 +39,6 @@ from fewshot.utils.malloc import keeping_memory
 from fewshot.utils.progress import progress_bar
 from fewshot.utils.text import counted
 from fewshot.utils.threads import use_one_thread_after_fork
-from fewshot.utils.warning import warn
 
 _log = logging.getLogger(__name__)
 #: Pixels in a batch. On a CPU, the allocator does not keep the blocks of larger batches (see `keeping_memory`).
@@ -291,9 +291,7 @@ class Embedded:
 
     def warn(self) -> None:
         """Warn if images could not be read."""
-        if self.errors:
-            n, first = len(self.embeddings), self.errors[0]
-            warn(f"{len(self.errors)} of {counted(n, 'image')} could not be read, first {first}")
+        warn_of_unreadable(self.errors, len(self.embeddings))
 
 
 @isolated(gradients=False)
