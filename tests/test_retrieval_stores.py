@@ -430,6 +430,12 @@ def test_a_saved_store_is_the_same_and_changes_like_it(tmp_path, metric):
     with pytest.raises(ArtifactError, match="changed"):
         store.save(tmp_path / "store")
     store.save(tmp_path / "store", overwrite=True)
+    new = FaissStore(metric, "f" * 64)
+    with pytest.raises(ArtifactError, match=r"holds a saved store already, which a new one would replace: load it and"):
+        new.save(tmp_path / "store")
+    assert held(FaissStore.load(tmp_path / "store")) == held(store)
+    new.save(tmp_path / "store", overwrite=True)
+    new.save(tmp_path / "store")
     with pytest.raises(ArtifactError, match="it holds a saved store"):
         PrototypeIndex.load(tmp_path / "store")
 

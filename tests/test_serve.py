@@ -254,6 +254,22 @@ def test_examples_are_listed_moved_and_removed(client):
     said(client.get("/v1/examples", params={"class": "rose"}), 404, "no_class")
 
 
+@pytest.mark.parametrize("way", ["move", "merge"])
+def test_what_a_class_has_already_is_not_given_to_it_again(client, way):
+    client.post("/v1/classes", data={"name": "rose"}, files=files(FLOWERS[0], FLOWERS[1], TEMPLES[5]))
+    assert names(client) == {"flower": 4, "rose": 3, "temple": 4}
+    if way == "merge":
+        assert client.patch("/v1/classes/rose?merge=true", json={"name": "flower"}).status_code == 200
+    else:
+        roses = [one["id"] for one in client.get("/v1/examples", params={"class": "rose"}).json()["examples"]]
+        assert client.post("/v1/examples/move", json={"examples": roses, "class": "flower"}).status_code == 200
+    assert names(client) == {"flower": 5, "temple": 4}
+    client.post("/v1/classes", data={"name": "twin"}, files=files(TEMPLES[0]))
+    (twin,) = client.get("/v1/examples", params={"class": "twin"}).json()["examples"]
+    client.patch(f"/v1/examples/{twin['id']}", json={"class": "temple"})
+    assert names(client) == {"flower": 5, "temple": 4}
+
+
 def test_several_examples_are_moved_and_removed_as_one_version(client):
     def ids(name):
         return [one["id"] for one in client.get("/v1/examples", params={"class": name}).json()["examples"]]

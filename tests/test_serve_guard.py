@@ -221,6 +221,16 @@ def test_a_token_must_be_a_secret(text, tmp_path, capsys):
     assert "expected a line of at least 16" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("given", "is_told"), [("Xk3-secret_secret9", False), ("keys/token", True), ("token.txt", True)]
+)
+def test_a_token_that_is_no_file_is_told_unless_it_may_be_the_secret(given, is_told, tmp_path, capsys):
+    assert main(["serve", str(tmp_path / "new"), "--token", given]) == 2
+    told = capsys.readouterr().err
+    assert (given in told) is is_told
+    assert "--token" in told
+
+
 def test_a_large_body_is_refused_before_and_while_it_is_read(client):
     said(client.post("/v1/predict", content=b"x" * 300_000), 413, "too_large")
 

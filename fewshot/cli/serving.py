@@ -101,6 +101,8 @@ def read_token(path: str) -> str:
     try:
         text = Path(path).read_text(encoding="utf-8", errors="replace").strip()
     except OSError as error:
+        if not {"/", "\\", "."} & set(path):  # it may be the secret itself
+            raise ValueError("--token names no file here; give the file that holds the secret") from None
         raise ValueError(f"--token {path} cannot be read: {error.strerror}") from None
     if len(text) < SHORTEST or not (text.isascii() and text.isprintable()) or " " in text:
         raise ValueError(

@@ -220,6 +220,8 @@ class Learned:
     def moved(self, rows: Sequence[int], label: Any) -> Learned:
         """Give rows of one class in the kept support another label; a class that is left empty is gone.
 
+        An item that the other class has already is not there twice.
+
         Raises
         ------
         ValueError
@@ -232,9 +234,13 @@ class Learned:
             raise ValueError(f"rows are of {counted(len(old), 'class')}; move those of one class at a time")
         if len(self.classifier.classes_) == 1 and len(rows) == len(self.support):
             return self.renamed(old.pop(), label)
-        embedded = Embedded(gone.embeddings, [], list(gone.thumbnails))
-        new = Prepared(gone.ids, False, [label] * len(rows), embedded, self.embedder)
-        return self.without_rows(rows).grown(new)
+        held = self.support.places(label)
+        twins = self.support.rows(held).twins(gone.embeddings)
+        fresh = gone.rows(np.flatnonzero((twins < 0) | (twins >= len(held))).tolist())
+        embedded = Embedded(fresh.embeddings, [], list(fresh.thumbnails))
+        new = Prepared(fresh.ids, False, [label] * len(fresh), embedded, self.embedder)
+        rest = self.without_rows(rows)
+        return rest.grown(new) if len(fresh) else rest
 
     def without_class(self, label: Any) -> Learned:
         """Remove a class with its support."""

@@ -146,6 +146,11 @@ def write_artifact(
     with writing(folder, kind):
         manifest, known = _replaceable(folder, kind), known or {}
         mine, current = known.get(os.path.realpath(folder)), manifest.get("digest")
+        if mine == EMPTY and current is not None and note is None:
+            raise ArtifactError(
+                f"{folder} holds a saved {kind} already, which a new one would replace: load it and change it, or call "
+                "save with overwrite=True"
+            )
         if mine is not None and current is not None and mine != current:
             raise ArtifactError(
                 f"{folder} has changed since this {kind} was loaded from it or saved to it, and saving would undo "

@@ -15,6 +15,7 @@ from fewshot.persistence.artifact import writing
 from fewshot.persistence.content import is_whole, json_object
 from fewshot.persistence.files import read_regular
 from fewshot.persistence.manifest import MOST_BYTES
+from fewshot.persistence.versions import EMPTY
 from fewshot.retrieval.stores.base import UNTOUCHED, Store, Vectors, refuse_missing
 from fewshot.retrieval.stores.columns import Columns
 from fewshot.retrieval.stores.records import Conditions, Record, check_record
@@ -105,7 +106,7 @@ class FaissStore(Store):
         """Do nothing."""
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> None:
-        """Write the store to a folder, or replace a saved store there; a crash leaves the old one or the new one.
+        """Write the store to a new folder or that of its own; a crash leaves the old content or the new one.
 
         Vectors are written once: saving again writes only what was added or removed, and labels and payloads. What
         finds the nearest of many gets a file, so that it need not be built again.
@@ -115,13 +116,13 @@ class FaissStore(Store):
         folder : path
             Created if needed; must be empty or hold a saved store.
         overwrite : bool, default=False
-            Whether to replace the folder even if someone else has written it since this store was loaded from it or
-            last saved to it.
+            Whether to replace the folder even if it holds another store, or someone else has written it since this one
+            was loaded from it or last saved to it.
 
         Raises
         ------
         ArtifactError
-            If the folder holds something else, or has changed meanwhile.
+            If the folder holds something else or another store, or has changed meanwhile.
         InUseError
             If another writer holds the folder for longer than a minute.
         OSError
@@ -147,7 +148,7 @@ class FaissStore(Store):
                 "payload": [dict(record.payload) for _, record in held],
             }
             parts = {RECORDS: (None, lambda path: path.write_bytes(json.dumps(columns).encode()))}
-            known = {} if overwrite else self._versions
+            known = {} if overwrite else {os.path.realpath(folder): EMPTY, **self._versions}
             self._versions = {**self._versions, **save_index(state, content, folder, known, KIND, parts)}
 
     @property
