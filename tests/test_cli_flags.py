@@ -34,6 +34,11 @@ FIT, EVALUATE = ("fit", "DATA", "--out", "OUT"), ("evaluate", "DATA")
             "x; move it there, or give LabeledImages.from_table another root, or allow_outside=True",
             "x; give the folder above it as --root to fit, test, predict or calibrate, or move it",
         ),
+        (
+            ("search", "T.parquet", "--model", "M", "--by-label", "IMAGE"),
+            "for a class that was learned since, call reclassify(model, store)",
+            "for a class that was learned since, run fewshot annotate again with --force",
+        ),
         (FIT, 'on_error="skip" leaves', "--skip-unreadable leaves"),
         (FIT, "weights of its own, with a backbone of another size", None),
         (FIT, "'img_size' and photos/max_pixels/a.png, max_pixels.csv, x/bits=12.png", None),
