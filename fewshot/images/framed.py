@@ -57,11 +57,16 @@ def answer_frame(now: Learned, X: Any, top: int, promise: Promise | None) -> pd.
     if promise is not None:
         columns["set"] = _column(promise.sets(now, x))
     columns["error"] = _column(reasons)
-    index = X.index if isinstance(X, (pd.DataFrame, pd.Series)) else pd.RangeIndex(len(items))
-    # As objects: pandas would make text of its own kind of them, which cannot hold every text.
+    return _frame(columns, X.index if isinstance(X, (pd.DataFrame, pd.Series)) else pd.RangeIndex(len(items)))
+
+
+def _frame(columns: dict[str, Any], index: pd.Index) -> pd.DataFrame:
+    """Return columns as a frame, objects as such: pandas would make text of them that cannot hold every text."""
+    import pandas as pd
+
     series = {
-        n: pd.Series(v, index, dtype=object if getattr(v, "dtype", np.dtype("f8")).kind == "O" else None)
-        for n, v in columns.items()
+        name: pd.Series(values, index, dtype=object if getattr(values, "dtype", np.dtype("f8")).kind == "O" else None)
+        for name, values in columns.items()
     }
     return pd.DataFrame(series, index)
 

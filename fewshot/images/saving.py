@@ -111,19 +111,12 @@ def write_model(
     if weights not in WEIGHTS:
         raise UnknownNameError("weights", weights, WEIGHTS)
     embedder, fitted = learned.embedder, learned.classifier.model_
-    calibration = getattr(learned.classifier, "calibration_", None)
     if weights == "embed" and spec_of(embedder.network) is None:
         raise ValueError(
             f"{why_not_saved(embedder.network)}; save with weights='reference', and pass the embedder to load, or make "
             "the network with create_backbone and plain arguments"
         )
-    content: dict[str, Any] = {
-        "backbone": spec_of(embedder.network),
-        "fingerprint": embedder.fingerprint,
-        "params": {name: plain_label(value) for name, value in {**params, "progress": embedder.progress}.items()},
-        "shown": described(learned),
-        "calibration": None if calibration is None else calibration.to_dict(),
-    }
+    content = _facts(learned, params)
     place, version = os.path.realpath(folder), version_of(folder)
     is_current = version is not None and version == held.versions.get(place)
     sums = held.segments.get(place, Segments()) if is_current else Segments()
@@ -131,8 +124,6 @@ def write_model(
     memory = MemoryFiles.of(fitted, sums, kept.get(MEMORY, Segments()))
     parts, rows = memory.parts, {MEMORY: memory.rows}
     content |= memory.content
-    if (probe := probe_of(embedder)) is not None:
-        content["probe"] = probe
     if weights == "reference":
         content |= {"source": _source(embedder), "learner": describe_learner(fitted.learner)}
     parts |= _weights_in_parts(embedder, fitted.learner, content, weights)
@@ -150,6 +141,20 @@ def write_model(
     versions = write_artifact(folder, "classifier", content, parts, {}, held.versions, note)
     in_parts = {name: one for name, (one, _) in found.items()}
     return Held(versions, {**held.segments, place: memory.sums}, {**held.rows, place: in_parts})
+
+
+def _facts(learned: Learned, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the manifest of a model says of its network, its parameters and its calibration."""
+    embedder, calibration = learned.embedder, getattr(learned.classifier, "calibration_", None)
+    probe = probe_of(embedder)
+    return {
+        "backbone": spec_of(embedder.network),
+        "fingerprint": embedder.fingerprint,
+        "params": {name: plain_label(value) for name, value in {**params, "progress": embedder.progress}.items()},
+        "shown": described(learned),
+        "calibration": None if calibration is None else calibration.to_dict(),
+        **({} if probe is None else {"probe": probe}),
+    }
 
 
 def _weights_in_parts(embedder: Any, learner: Learner, content: Mapping[str, Any], weights: str) -> dict[str, Part]:
