@@ -122,7 +122,9 @@ def test_labels_of_strangers_are_escaped_everywhere():
     held_out = DATA.images[40:80], [f"<script>{i % 3}" for i in range(40)]
     calibration = model.calibrate(*held_out, n_episodes=5).calibration_
     results = model.test(DATA.images[80:], names[80:]), model.check(), model.answer(DATA.images[:2])
-    for shown in (model, model.support_, calibration, *results):
+    cost = model.rejection("balanced")
+    assert f"{100 * cost.false_accept_rate:.0f} %" in html(cost)
+    for shown in (model, model.support_, calibration, cost, *results):
         assert "<script" not in html(shown)
         assert len(html(shown)) < 300_000
 

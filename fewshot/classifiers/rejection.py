@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from fewshot.utils import notebook
 from fewshot.utils.intervals import DEPENDENCE, share_interval
 from fewshot.utils.plain import plain_dict
 from fewshot.utils.streams import RESAMPLE, episode_rng
@@ -74,6 +75,15 @@ class Rejection:
             f"{100 * self.false_accept_rate:.0f} % of unknown images would be taken for a class ({low:.0f} to "
             f"{high:.0f} % of other classes; measured on {counted(self.n_unknown_classes, 'class')}); {cost}"
         )
+
+    def _repr_html_(self) -> str:
+        lost = self.false_reject_rate
+        known = "not known" if math.isnan(lost) else f"{100 * lost:.0f} %"
+        facts = [
+            (f"{100 * self.false_accept_rate:.0f} %", "of unknown items are taken for a class"),
+            (known, "of known ones are answered unknown"),
+        ]
+        return notebook.fragment("Unknown or not", f"{str(self)[:1].upper()}{str(self)[1:]}.", notebook.numbers(facts))
 
 
 @dataclass(frozen=True, eq=False)

@@ -383,7 +383,10 @@ class FewShotModel(ReachesLearner, VersionedPickle, ClassifierMixin, BaseEstimat
         return classifier.predict(x)
 
     def predict_proba(self, X: Any) -> NDArray[np.floating]:
-        """Return the probability of each class in the order of ``classes_``, (n, n_classes); see `predict`."""
+        """Return the probability of each class in the order of ``classes_``, (n, n_classes); see `predict`.
+
+        Of an item that is skipped because it cannot be read, all classes are equally likely.
+        """
         classifier, x = self._embedded(X)
         return classifier.predict_proba(x)
 
@@ -406,7 +409,7 @@ class FewShotModel(ReachesLearner, VersionedPickle, ClassifierMixin, BaseEstimat
             is unknown), ``probability`` (of the likeliest class), ``unknown`` (it was read, and is none of the
             classes) and ``error`` (None if it was read; if not, ``unknown`` is False, though the label says unknown);
             ``true`` if X has labels; ``class_1``, ``probability_1``, ... of the `top`; and ``set``. Its index is that
-            of a data frame or series, so that both can be joined.
+            of a data frame or series, so that both can be joined: ``frame.join(answers, rsuffix="_answer")``.
 
         Raises
         ------
