@@ -72,6 +72,20 @@ def test_a_class_is_renamed(made, capsys):
     assert counts(made[0]) == {"flower": 1, "église": 2}
 
 
+def test_two_classes_are_joined(made, capsys):
+    one, *_ = made
+    n = sum(counts(one).values())
+    assert main(["rename", str(one), "temple", "flower", "--merge"]) == 0
+    assert (
+        capsys.readouterr().out
+        == f"'temple' is now joined to 'flower', which has {n} images; to go back: fewshot undo {one}\n"
+    )
+    assert counts(one) == {"flower": n}
+    assert main(["undo", str(one)]) == 0
+    assert main(["rename", str(one), "temple", "shrine", "--merge"]) == 0
+    assert sorted(counts(one)) == ["flower", "shrine"]
+
+
 def test_classifiers_are_merged(made, tmp_path, capsys):
     one, two, _ = made
     assert main(["merge", str(one), str(two), "--out", str(tmp_path / "both")]) == 0
@@ -88,7 +102,12 @@ def test_classifiers_are_merged(made, tmp_path, capsys):
     ("arguments", "message"),
     [
         (("rename", "{one}", "tempel", "x"), "there is no class 'tempel'"),
-        (("rename", "{one}", "temple", "flower"), "'flower' is a class already"),
+        (
+            ("rename", "{one}", "temple", "flower"),
+            "'flower' is a class already; choose another label, or join the two with --merge\n",
+        ),
+        (("merge", "{one}", "temple", "flower"), "'temple' is a class of "),
+        (("merge", "{one}", "temple", "flower"), "fewshot rename {one} temple NEW --merge\n"),
         (("remove", "{one}", "temple", "--images", "gone.png"), "gone.png"),
         (("remove", "{one}", "flower", "--images", "{photo}"), ".png, is not among the support images of 'flower'"),
         (("merge", "{one}", "{photo}"), "is not a saved classifier"),
@@ -98,7 +117,7 @@ def test_a_mistake_is_one_sentence(arguments, message, made, capsys):
     names = {"one": made[0], "photo": made[2][0]}
     assert main([argument.format(**names) for argument in arguments]) in (1, 2)
     error = capsys.readouterr().err
-    assert message in error
+    assert message.format(**names) in error
     assert error.count("\n") == 1
 
 

@@ -174,6 +174,15 @@ def test_what_cannot_be_removed_is_told_and_nothing_changes(tmp_path):
         fit(keep_support=False).remove_support(["x"])
 
 
+def test_two_classes_are_joined_as_if_their_images_had_been_shown_as_one():
+    joined = fit().rename_class("temple", "flower", merge=True)
+    expected = FewShotImageClassifier(quick_embedder()).fit(IMAGES, ["flower"] * len(IMAGES))
+    assert joined.classes_.tolist() == ["flower"]
+    assert joined.n_support_.tolist() == expected.n_support_.tolist()
+    with pytest.raises(ValueError, match="support was not kept"):
+        fit(keep_support=False).rename_class("temple", "flower", merge=True)
+
+
 @KEPT
 def test_a_class_is_renamed_with_its_images(keep):
     names = np.where(LABELS == "temple", "a temple of a long name", LABELS.astype("<U40"))

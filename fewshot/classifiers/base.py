@@ -384,7 +384,7 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         given = self._check_labels([new], self.model_.some_classes)
         (label,) = given.tolist()
         if old != new and self.model_.known_among([label]):
-            raise ValueError(f"{new!r} is a class already; choose another label, or remove that class first")
+            raise ValueError(f"{new!r} is a class already; choose another label")
         renamed = self.model_.renamed(old, label)
         check_classes(self, given, self.model_, after=renamed)
         return self.adopt(renamed)

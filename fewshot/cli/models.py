@@ -160,6 +160,11 @@ def merge(options: argparse.Namespace) -> int:
     """Merge several classifiers into one."""
     refuse_existing(options)
     model = load(options)
+    if classes := [name for name in options.others if not os.path.exists(name) and name in model.classes_.tolist()]:
+        raise ValueError(
+            f"{classes[0]!r} is a class of {options.dir}, and merge joins classifiers; to join two classes: fewshot "
+            f"rename {typed(options.dir)} {typed(classes[0])} NEW --merge"
+        )
     others = [FewShotImageClassifier.load(other, device=options.device) for other in options.others]
     out, note = options.out or options.dir, f"merge {counted(len(others), 'classifier')}"
     is_new = not is_artifact(out)

@@ -236,7 +236,8 @@ def remove_options(remove: argparse.ArgumentParser) -> None:
 def rename_options(rename: argparse.ArgumentParser) -> None:
     """Define ``fewshot rename``."""
     shared(rename, "dir", "label")
-    rename.add_argument("new", metavar="NEW", help="the new label; must not be in use")
+    rename.add_argument("new", metavar="NEW", help="the new label; must not be in use, except with --merge")
+    rename.add_argument("--merge", action="store_true", help="give the images to the class NEW, if there is one")
     shared(rename, "--unknown-label", "--json", *EMBEDDING)
 
 

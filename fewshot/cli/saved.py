@@ -60,12 +60,20 @@ def _facts(model: StoredModel, options: argparse.Namespace) -> dict[str, Any]:
 
 def rename(options: argparse.Namespace) -> int:
     """Give a class another label."""
-    with _editing(options, f"rename {options.label} to {options.new}") as model:
-        new = as_label(model, options.new)
-        model.rename_class(as_label(model, options.label), new)
+
+    def joins(model: Any) -> bool:
+        return (
+            options.merge and options.new != options.label and as_label(model, options.new) in model.classes_.tolist()
+        )
+
+    with _editing(options, f"rename {options.label} to {options.new}", lambda model: not joins(model)) as model:
+        new, joined = as_label(model, options.new), joins(model)
+        model.rename_class(as_label(model, options.label), new, **({"merge": True} if joined else {}))
         twin = beside(new, model.classes_)
+        n = model.n_support_[model.classes_.tolist().index(new)]
+    said = f"joined to {quoted(new)}, which has {counted(n, 'image')}" if joined else f"called {quoted(new)}{twin}"
     facts = {"classifier": options.dir, "class": options.label, "new": new}
-    finish(options, facts, f"{quoted(options.label)} is now called {quoted(new)}{twin}{way_back(options.dir)}")
+    finish(options, facts, f"{quoted(options.label)} is now {said}{way_back(options.dir)}")
     return 0
 
 

@@ -27,7 +27,7 @@ from fewshot.embedding.network import Embedded
 from fewshot.embedding.own import OwnEmbedder
 from fewshot.embedding.sources import spelled
 from fewshot.errors import brief
-from fewshot.images.support import Support
+from fewshot.images.support import JOIN, Support
 from fewshot.learners.base import Learner
 from fewshot.learners.discriminant import DiscriminantLearner
 from fewshot.learners.local import LocalLearner
@@ -250,9 +250,13 @@ class Learned:
             self, classifier=classifier, support=self.support and self.support.without(self.support.places(label))
         )
 
-    def renamed(self, old: Any, new: Any) -> Learned:
-        """Give a class another label."""
+    def renamed(self, old: Any, new: Any, merge: bool = False) -> Learned:
+        """Give a class another label; with `merge`, that of another class, which then has the support of both."""
         old = self._own(old)
+        if old != new and self.classifier.model_.known_among([new]):
+            if merge:
+                return self.moved([] if self.support is None else self.support.places(old), new)
+            raise ValueError(f"{new!r} is a class already; {JOIN}")
         classifier = self.classifier.view().rename_class(old, new)
         support = self.support and self.support.renamed(old, new, classifier.model_.some_classes.dtype)
         return replace(self, classifier=classifier, support=support)

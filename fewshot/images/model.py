@@ -823,17 +823,20 @@ class FewShotModel(ReachesLearner, VersionedPickle, ClassifierMixin, BaseEstimat
         return self._publish(now.without_rows(now.support.named(ids, label), drop_empty))
 
     @one_at_a_time
-    def rename_class(self, old: Any, new: Any) -> Self:
+    def rename_class(self, old: Any, new: Any, *, merge: bool = False) -> Self:
         """Give a class another label; what it has learned stays.
+
+        With `merge`, `new` may be another class, which then has learned the items of both, each once.
 
         Raises
         ------
         ValueError
-            If there is no class `old`, or `new` is a class already. The model is then unchanged.
+            If there is no class `old`, or `new` is a class already and `merge` is False or support is not kept. The
+            model is then unchanged.
         TypeError
             If the type of `new` differs from that of the other labels.
         """
-        return self._publish(self._editable().renamed(old, new))
+        return self._publish(self._editable().renamed(old, new, merge))
 
     @one_at_a_time
     def change(self, change: Callable[[Learned], Learned]) -> Self:

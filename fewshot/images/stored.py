@@ -40,7 +40,7 @@ from fewshot.images.kept_rows import (
     support_in_parts,
 )
 from fewshot.images.parts import Parts, Segment
-from fewshot.images.support import Support
+from fewshot.images.support import JOIN, Support
 from fewshot.persistence.arrays import map_arrays, read_arrays, read_metadata, write_arrays
 from fewshot.persistence.artifact import Part, load_artifact, write_artifact
 from fewshot.persistence.content import (
@@ -175,7 +175,7 @@ class StoredModel:
         given = as_labels([new], known=known)
         (label,) = given.tolist()
         if old != new and label in known.tolist():
-            raise ValueError(f"{new!r} is a class already; choose another label, or remove that class first")
+            raise ValueError(f"{new!r} is a class already; {JOIN}")
         place = self._place(old)
         left = np.delete(known, place).astype(np.result_type(known, given))
         at = int(np.searchsorted(left, given)[0])

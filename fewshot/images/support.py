@@ -46,6 +46,10 @@ class _Columns(NamedTuple):
     thumbnails: Blocks
 
 
+#: What to do about a new label that is a class already.
+JOIN = "choose another label, or join the two with merge=True"
+
+
 @dataclass(frozen=True, eq=False)
 class _Classes:
     """The label of each class, by the number that it got when it was first learned."""
