@@ -3,6 +3,8 @@
 import csv
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +100,7 @@ def test_a_folder_of_the_day_becomes_a_table_for_excel(exported, tmp_path, capsy
         ('add model "" gone.png', 2, "LABEL is empty; give a value"),
         ("add model 3.png 4.png", 2, "3.png is a file, but the name of the class comes before the images"),
         ("predict model gone.png", 2, "gone.png"),
+        ("predict nodevice gone.png", 2, "nodevice does not exist"),
         ("predict model 3.png --spreadsheet", 2, "--spreadsheet and --decimal-comma are about --csv"),
         ("predict model 3.png --json --csv d.csv", 2, "--csv and --json are two forms of one table"),
         ("undo model3", 2, "model3 does not exist"),
@@ -110,6 +113,12 @@ def test_what_is_wrong_is_one_sentence(exported, capsys, monkeypatch, words, sta
     assert told.startswith("fewshot-runtime: ")
     assert said in told
     assert told.count("\n") == 1
+
+
+def test_a_reader_that_goes_is_no_failure(exported):
+    command = f"{sys.executable} -m fewshot.runtime show model | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], cwd=exported, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_both_distributions_in_one_environment_are_noticed(tmp_path, capsys, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import os
 import sys
 import warnings
 from collections.abc import Sequence
@@ -61,9 +62,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _fail(clash, 0)
         with warnings.catch_warnings():
             warnings.showwarning = _warn
-            return int(options.run(options))
+            status = int(options.run(options))
+            sys.stdout.flush()
+            return status
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
+    except BrokenPipeError:  # the reader, such as head, has closed the pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would try to write again at exit
+        return 0
     except (ValueError, TypeError) as error:
         return _fail(str(error), 2)
     except (FewshotError, OSError) as error:
@@ -106,6 +112,7 @@ def _predict(options: argparse.Namespace) -> int:
         raise ValueError("--csv and --json are two forms of one table; give one of them")
     if not options.csv and (options.spreadsheet or options.decimal_comma):
         raise ValueError("--spreadsheet and --decimal-comma are about --csv; give it too, such as --csv day.csv")
+    _refuse_missing(options.dir)
     paths, model = _paths(options.images), _load(options)
     rows = _answers(model, paths)
     bad = [row for row in rows if row["error"]]
