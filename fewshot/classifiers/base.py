@@ -789,7 +789,8 @@ class BaseFewShotClassifier(VersionedPickle, ClassifierMixin, BaseEstimator):
         """Return the threshold that a value of `reject` means, and what it costs, without setting it.
 
         The evidence is the support alone, each class as if it had never been learned, with the rows that `calibrate`
-        was given. Each class of it is compared with the classes that the classifier knows now. A transductive
+        was given. Each class of it is compared with the classes that the classifier knows now. The embedder must not
+        have been fitted on it, as a step of a pipeline is: what is left out would not be new to it. A transductive
         classifier has its threshold from each call; here, every other held-out class is learned, and the others asked,
         which is a little harder than what it will meet.
 

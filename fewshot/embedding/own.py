@@ -30,7 +30,8 @@ class OwnEmbedder(BaseEmbedder):
 
     The backbone is used as it was fitted: `fit`, clones, cross-validation and grids never refit it, and its own
     parameters cannot be set through the embedder. To tune them, use
-    ``make_pipeline(vectoriser, svd, DiscriminantClassifier())``.
+    ``make_pipeline(vectoriser, svd, DiscriminantClassifier())``. One that was fitted on the few items that are learned
+    makes probabilities, `check` and what `reject` promises too good; fit it on as many as there are, labelled or not.
 
     Parameters
     ----------
