@@ -640,21 +640,46 @@ def test_a_new_classifier_is_labelled_without_a_guess_or_an_order(tmp_path):
         page.locator(".stage-picture").wait_for()  # in any order, not "all labelled"
 
 
+SLOWLY = """
+window.asked = 0;
+const ask = window.fetch;
+window.fetch = async (...given) => {
+  if (String(given[0].url ?? given[0]).includes("/predict")) {
+    window.asked += 1;
+    await new Promise((done) => setTimeout(done, 1000));
+  }
+  return ask(...given);
+};
+null
+"""
+
+
 @pytest.mark.slow
-def test_answers_on_their_way_are_not_asked_for_again_when_they_are_saved(tmp_path):
+def test_answers_on_their_way_are_not_asked_for_again_when_they_are_saved(tmp_path, monkeypatch):
     with (
         running(taught(tmp_path / "m", 3)) as client,
         browsing(f"{client.base_url}/#try", downloads=True) as page,
     ):
         choose(page, write_photos(tmp_path / "new", 30, seed=4))
         page.get_by_text("60 answers").wait_for()
-        asked = []
-        page.route("**/v1/predict*", lambda route: (asked.append(route), time.sleep(0.3), route.continue_()))
+        page.evaluate(SLOWLY)
         page.get_by_label("Say unknown").select_option("balanced")
         page.get_by_text("Answered 32 of 60 pictures").wait_for()
-        with page.expect_download():
+        files = []
+        page.on("download", lambda file: files.append(file))
+        button = page.get_by_role("button", name="Save as CSV")
+        button.evaluate("button => { for (let i = 0; i < 3; i += 1) button.click(); }")
+        page.get_by_text("the table follows").wait_for()
+        page.wait_for_timeout(3000)
+        assert page.evaluate("asked") == 2, "parts of one run"
+        assert len(files) == 1
+        slowed(client, monkeypatch)
+        page.get_by_label("No, this is").fill("heron")
+        page.get_by_role("button", name="Teach as new").click()
+        with page.expect_download() as download:
             page.get_by_role("button", name="Save as CSV").click()
-        assert len(asked) == 2, "parts of one run"
+        rows = csv.DictReader(io.StringIO(Path(download.value.path()).read_text("utf-8-sig")))
+        assert [row["label"] for row in rows if row["corrected"]] == ["heron"], "with the correction under way"
         assert not page.errors
 
 

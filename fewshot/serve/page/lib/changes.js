@@ -24,6 +24,9 @@ export async function attempt(act) {
 //: What this page is changing now, oldest first: promises of what `attempt` returns.
 const underWay = new Set();
 
+/** Wait for the changes that are under way now, whether they are made or refused. */
+export const settled = () => Promise.all([...underWay]);
+
 //: What is told of something that waits, and after how many milliseconds.
 const WAITS = "This is done as soon as the change before is saved.";
 const PATIENCE = 400;

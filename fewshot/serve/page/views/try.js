@@ -2,7 +2,7 @@
 
 import { ask } from "../lib/api.js";
 import { sentInParts } from "../lib/batches.js";
-import { attempt, change } from "../lib/changes.js";
+import { attempt, change, settled } from "../lib/changes.js";
 import { named, nameOf } from "../lib/corrections.js";
 import { csv, save } from "../lib/csv.js";
 import { button, counted, fill, h, percent } from "../lib/dom.js";
@@ -12,7 +12,7 @@ import { AnswerPanel, doubt, predict, verdict } from "../parts/answer.js";
 import { Camera } from "../parts/camera.js";
 import { dropzone } from "../parts/dropzone.js";
 import { emptiness, heading, linkButton, local, progress, segments, select } from "../parts/pieces.js";
-import { sayLeftOut } from "../parts/toasts.js";
+import { say, sayLeftOut } from "../parts/toasts.js";
 
 const COVERAGES = [["", "no set"], ["0.8", "80 %"], ["0.9", "90 %"], ["0.95", "95 %"], ["0.99", "99 %"]];
 const UNKNOWNS = [["off", "never"], ["auto", "automatic"], ["balanced", "balanced"], ["0.01", "1 % of unknown pass"], ["0.05", "5 % of unknown pass"], ["0.1", "10 % of unknown pass"]];
@@ -30,9 +30,20 @@ const SAVED = "“Say unknown” is saved with the classifier, for everyone who 
 /** Answers so far, for the file that is taken away; `renew` asks for those of another version again. */
 export const answered = Object.assign([], { version: null, renew: () => {} });
 
-/** Save the answers of the present version as CSV. */
-export async function saveAnswers() {
-  if (answered.version !== state.model.version) await answered.renew();
+//: The file that is on its way.
+let saved = null;
+//: A change or another question may come while the pictures are answered again.
+const TRIES = 3;
+
+/** Save the answers of the present version as CSV, after what is under way; pressed again meanwhile, it is one file. */
+export function saveAnswers() {
+  return (saved ??= saveRenewed().finally(() => { saved = null; }));
+}
+
+async function saveRenewed() {
+  await settled();
+  if (answered.version !== state.model.version) say("The pictures are answered again first; the table follows.");
+  for (let tries = 0; tries < TRIES && answered.version !== state.model.version; tries += 1) await answered.renew();
   if (answered.version !== state.model.version) throw new Error("The answers are not of the present version yet; save them again in a moment.");
   save("answers.csv", answersAsCsv());
 }
