@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -121,3 +123,18 @@ def test_bad_numbers_and_priors_are_named():
             PTMAPLearner(n_iterations=value)
     with pytest.raises(ValueError, match="no prior is called 'uniforn'; did you mean 'uniform'"):
         PTMAPLearner("uniforn")
+
+
+@pytest.mark.parametrize(
+    ("noise", "regularization", "warns"), [(0.02, None, True), (0.02, 1e6, False), (5.0, None, False)]
+)
+def test_embeddings_that_lie_too_close_together_for_the_factor_are_told(noise, regularization, warns):
+    centres = torch.arange(10.0).remainder(5).long()
+    x = 1 + noise * (
+        torch.nn.functional.one_hot(centres, 8) + torch.randn(10, 8, generator=torch.Generator().manual_seed(0))
+    )
+    learner = PTMAPLearner(regularization=regularization)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        learner(x[:5], centres[:5], x[5:], n_way=5)
+    assert any("lie so close together" in str(one.message) for one in caught) is warns

@@ -15,11 +15,14 @@ from fewshot.learners.registry import register_learner
 from fewshot.learners.transduction import ESTIMATED, SHARE_PRIORS, Span, log_shares, transport
 from fewshot.search.similarity import normalize
 from fewshot.utils.values import check_count, check_name, check_number
+from fewshot.utils.warning import warn
 
 Prior = Literal["estimated", "uniform", "support", "none"]
 PRIORS: tuple[Prior, ...] = get_args(Prior)
 #: The factor on squared distances if shares are given, which is the paper's, and if they are estimated.
 KNOWN, UNKNOWN = 10.0, 30.0
+#: Below this factor times the mean squared distance from the middle, all assignments are nearly equal.
+CLOSE = 4.0
 #: Queries that each class is counted with more than it has, when shares are estimated.
 MORE = 2.0
 #: Added before taking the power, so that no embedding is zero.
@@ -56,6 +59,9 @@ class PTMAPLearner(SumLearner):
         The paper's beta.
     regularization : float, optional
         Factor on squared distances; the paper's lambda. By default 10, as in the paper, and 30 if shares are estimated.
+        That suits embeddings that lie about 0.6 from their mean after the transform, squared, as those of large
+        networks do. Those of small networks that were trained on episodes lie closer, 0.1 for example: raise it in
+        proportion, or answers fall far below those of the class means. A warning says so.
     n_iterations : int, default=10
         Number of prototype updates.
     rate : float, default=0.2
@@ -110,6 +116,7 @@ class PTMAPLearner(SumLearner):
     def score(self, memory: Memory, queries: Tensor) -> Tensor:
         """Return the log-probabilities of all queries, answered together."""
         m, q, count = memory.n_way, queries.shape[-2], memory.extras["count"]
+        self._warn_if_close(memory.keys, queries, count)
         span = Span.of(memory.keys, queries, 2 * self.n_iterations * m)
         share = (count > 0).to(count.dtype) if self.prior == "uniform" else count
         share = share / share.sum(-1, keepdim=True).clamp(min=1e-30)
@@ -133,3 +140,15 @@ class PTMAPLearner(SumLearner):
                 target = counted / counted.sum(-1, keepdim=True).clamp(min=1e-30)
                 prototypes = prototypes + self.rate * (target - prototypes)
         return log_plan.mT
+
+    def _warn_if_close(self, keys: Tensor, queries: Tensor, count: Tensor) -> None:
+        """Warn if the factor is too small for queries that lie so close together."""
+        if queries.shape[-2] < keys.shape[-2] or not self.n_iterations or not queries.numel():
+            return
+        there = (count > 0).to(keys.dtype).unsqueeze(-1)
+        middle = (keys * there).sum(-2, keepdim=True) / there.sum(-2, keepdim=True).clamp(min=1)
+        if self._factor * float((queries - middle).square().sum(-1).mean()) < CLOSE:
+            warn(
+                "the embeddings lie so close together that PT-MAP hardly tells classes apart, and may answer worse "
+                "than class means; give PTMAPLearner a larger regularization"
+            )
