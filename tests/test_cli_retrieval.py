@@ -4,7 +4,9 @@ import json
 import os
 
 import pytest
+from PIL import Image
 
+from fewshot import FewShotImageClassifier
 from fewshot.cli import main
 from tests.photographs import write_photos
 
@@ -39,6 +41,20 @@ def test_of_several_values_of_one_name_any_passes(made, capsys):
     assert search(made[0], "-k", "9", "--where", "probability>0.0", "--where", "probability<=1") == 0
     assert json.loads(capsys.readouterr().out) == rows
     assert search(made[0], "-k", "9", "--where", "probability>=2") == 1
+
+
+@pytest.mark.filterwarnings("ignore:reject=")
+def test_an_image_like_no_class_is_searched_among_all_labels_and_that_is_said(made, capsys):
+    model = FewShotImageClassifier.load("model")
+    model.set_params(reject=0.999999).save("model")  # nothing but the learned images themselves is that similar
+    Image.effect_noise((64, 64), 200).save("noise.png")
+    capsys.readouterr()
+    assert search("noise.png", "-k", "6", "--by-label") == 0
+    shown = capsys.readouterr()
+    assert {row["label"] for row in json.loads(shown.out)} == {"flower", "temple"}
+    assert shown.err == "fewshot: 1 of 1 image like no class, first noise.png; searched among all labels\n"
+    assert search("noise.png", "-k", "6") == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_mistakes_are_reported(made, tmp_path, capsys):

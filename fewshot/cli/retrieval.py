@@ -92,7 +92,7 @@ def search(options: argparse.Namespace) -> int:
             f"; expected one of {', '.join(sorted(columns))}, or a column of your own, joined to the table by id"
         )
         raise ValueError(f"{options.table} has no column {others[0]!r} for --where{hint}")
-    _, matches, errors = classify_and_retrieve(model, store, paths, options.k, where, options.by_label)
+    labels, matches, errors = classify_and_retrieve(model, store, paths, options.k, where, options.by_label)
     rows = [
         {"image": as_unicode(path), "rank": rank, "found": match.id, "label": match.label}
         | {"similarity": match.similarity, "query_probability": "" if match.probability is None else match.probability}
@@ -101,10 +101,20 @@ def search(options: argparse.Namespace) -> int:
     ]
     give(rows, options)
     reasons = {error.index: error.reason for error in errors}
+    if options.by_label:
+        known = set(model.classes_.tolist())
+        _tell_strange([path for i, path in enumerate(paths) if labels[i] not in known and i not in reasons], len(paths))
     nothing = [i for i, own in enumerate(matches) if not own]
     for i in nothing:
         complain(f"{paths[i]}: {reasons.get(i, 'nothing was found')}")
     return 1 if nothing else 0
+
+
+def _tell_strange(strange: list[Any], n: int) -> None:
+    """Say which of `n` images are like no class, so that no label limits what was searched for them."""
+    if strange:
+        first = as_unicode(strange[0])
+        complain(f"{len(strange)} of {counted(n, 'image')} like no class, first {first}; searched among all labels")
 
 
 def _noting(columns: set[str], records: Iterable[Record]) -> Iterator[Record]:
