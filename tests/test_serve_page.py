@@ -670,7 +670,11 @@ def test_answers_on_their_way_are_not_asked_for_again_when_they_are_saved(tmp_pa
         button = page.get_by_role("button", name="Save as CSV")
         button.evaluate("button => { for (let i = 0; i < 3; i += 1) button.click(); }")
         page.get_by_text("the table follows").wait_for()
-        page.wait_for_timeout(3000)
+        for _ in range(40):
+            page.wait_for_timeout(500)
+            if files:
+                break
+        page.wait_for_timeout(500)  # for a second one
         assert page.evaluate("asked") == 2, "parts of one run"
         assert len(files) == 1
         slowed(client, monkeypatch)
