@@ -102,12 +102,9 @@ async def _rename(service: Service, old: str, new: str, merge: bool, if_match: s
         label, wanted = view.label(old), view.label(new, new=True)
         if old == new:
             return
-        if new not in view.classes:
-            model.rename_class(label, wanted)
-        elif merge:
-            model.change(lambda now: now.moved(view.rows_of[old], wanted))
-        else:
+        if new in view.classes and not merge:
             raise Problem(409, "class_exists", f"there is a class {new!r:.200} already; merge=true joins the two")
+        model.rename_class(label, wanted, merge=merge)
 
     return await changed(service, f"rename {short(old)} to {short(new)}", act, if_match)
 
