@@ -61,7 +61,7 @@ PEERS: dict[str, tuple[str, dict[str, Any]]] = {
     "simpleshot": ("SimpleShot", {"normalization": "UN", "metric": "cosine"}),
     "bd-cspn": ("BDCSPN", {"shift": "prototypes", "sharpness": 1.0, "normalization": "UN"}),
     "laplacian-shot": ("LaplacianShot", {"shift": "prototypes", "sharpness": 1.0}),
-    "pt-map": ("PTMAP", {"prior": "uniform"}),
+    "pt-map": ("PTMAP", {"prior": "uniform", "regularization": 10}),
 }
 
 

@@ -1,5 +1,3 @@
-import warnings
-
 import numpy as np
 import pytest
 import torch
@@ -33,7 +31,9 @@ def oracle(support, labels, weight, queries, n_way, prior, power=0.5, regulariza
     total = np.array([sum(weight[labels == c, None] * support[labels == c]) for c in present])
     share = {"uniform": np.ones(len(present)), "support": count}.get(prior)
     prototypes, estimated = total / count[:, None], np.ones(len(present))
-    regularization = regularization or (30 if prior == "estimated" else 10)
+    middle = prototypes.mean(0)
+    distance = np.mean([sum((q - middle) ** 2) for q in queries])
+    regularization = regularization or (30 if prior == "estimated" else 10) / distance
 
     def spread():
         scores = np.array([[-regularization * sum((q - p) ** 2) for p in prototypes] for q in queries])
@@ -72,7 +72,7 @@ def answer(learner, support, labels, weight, queries, n_way=4):
 @pytest.mark.parametrize("seed", range(2))
 def test_it_is_its_formula(seed, prior, n_query):
     data = episode(seed, n_query)
-    np.testing.assert_allclose(answer(PTMAPLearner(prior), *data), oracle(*data, 4, prior), rtol=1e-6)
+    np.testing.assert_allclose(answer(PTMAPLearner(prior), *data), oracle(*data, 4, prior), rtol=1e-6, atol=1e-12)
 
 
 def test_other_parameters_are_those_of_the_formula():
@@ -95,7 +95,8 @@ def test_without_a_prior_and_with_full_steps_it_is_soft_k_means():
     support, labels, weight, queries = episode(4, 6)
     prepared = [np.array([gaussian_like(x, 0.5) for x in rows]) for rows in (support, queries)]
     expected = answer(SoftKMeansLearner(temperature=0.1, n_iterations=3), prepared[0], labels, weight, prepared[1])
-    found = answer(PTMAPLearner("none", n_iterations=3, rate=1.0), support, labels, weight, queries)
+    learner = PTMAPLearner("none", regularization=10, n_iterations=3, rate=1.0)
+    found = answer(learner, support, labels, weight, queries)
     np.testing.assert_allclose(found, torch.from_numpy(expected).log_softmax(-1).numpy(), rtol=1e-9)
 
 
@@ -125,16 +126,35 @@ def test_bad_numbers_and_priors_are_named():
         PTMAPLearner("uniforn")
 
 
-@pytest.mark.parametrize(
-    ("noise", "regularization", "warns"), [(0.02, None, True), (0.02, 1e6, False), (5.0, None, False)]
-)
-def test_embeddings_that_lie_too_close_together_for_the_factor_are_told(noise, regularization, warns):
-    centres = torch.arange(10.0).remainder(5).long()
-    x = 1 + noise * (
-        torch.nn.functional.one_hot(centres, 8) + torch.randn(10, 8, generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize("prior", ["estimated", "uniform", "none"])
+@pytest.mark.parametrize("noise", [1e-3, 0.03, 1.0])
+def test_classes_are_told_apart_however_close_embeddings_lie(noise, prior):
+    rng = np.random.default_rng(3)
+    centres, labels = rng.normal(size=(20, 32)), np.arange(20).repeat(16)
+    x = torch.from_numpy(5 + noise * (centres[labels] + 1.2 * rng.normal(size=(320, 32))))
+    support, learned = torch.arange(0, 320, 16), torch.arange(20)
+    asked = torch.from_numpy(np.setdiff1d(np.arange(320), support))
+
+    def accuracy(**parameters):
+        learner = PTMAPLearner(prior, **parameters)
+        return float(
+            (learner(x[support], learned, x[asked], 20).argmax(-1) == torch.from_numpy(labels)[asked]).float().mean()
+        )
+
+    assert accuracy() > accuracy(n_iterations=0) + 0.02
+
+
+def test_each_episode_of_a_batch_has_its_own_factor():
+    support, queries = (
+        torch.rand(n, 6, generator=torch.Generator().manual_seed(n), dtype=torch.float64) for n in (3, 7)
     )
-    learner = PTMAPLearner(regularization=regularization)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        learner(x[:5], centres[:5], x[5:], n_way=5)
-    assert any("lie so close together" in str(one.message) for one in caught) is warns
+    near = 1 + 0.01 * support, 1 + 0.01 * queries
+    labels = torch.arange(3).expand(2, 3)
+    both = PTMAPLearner()(torch.stack([support, near[0]]), labels, torch.stack([queries, near[1]]), 3)
+    alone = [PTMAPLearner()(*pair[:1], labels[0], pair[1], 3) for pair in ((support, queries), near)]
+    torch.testing.assert_close(both, torch.stack(alone))
+
+
+def test_embeddings_that_are_all_the_same_get_equal_answers():
+    found = PTMAPLearner()(torch.full((3, 5), 0.1), torch.arange(3), torch.full((4, 5), 0.1), 3).exp()
+    torch.testing.assert_close(found, torch.full((4, 3), 1 / 3))

@@ -13,16 +13,13 @@ from fewshot.learners.base import SumLearner
 from fewshot.learners.memory import Memory, Statistics
 from fewshot.learners.registry import register_learner
 from fewshot.learners.transduction import ESTIMATED, SHARE_PRIORS, Span, log_shares, transport
-from fewshot.search.similarity import normalize
+from fewshot.search.similarity import normalize, sum_of_squares
 from fewshot.utils.values import check_count, check_name, check_number
-from fewshot.utils.warning import warn
 
 Prior = Literal["estimated", "uniform", "support", "none"]
 PRIORS: tuple[Prior, ...] = get_args(Prior)
-#: The factor on squared distances if shares are given, which is the paper's, and if they are estimated.
+#: The factor on squared distances of the paper, where they are 1 from the middle, and that for estimated shares.
 KNOWN, UNKNOWN = 10.0, 30.0
-#: Below this factor times the mean squared distance from the middle, all assignments are nearly equal.
-CLOSE = 4.0
 #: Queries that each class is counted with more than it has, when shares are estimated.
 MORE = 2.0
 #: Added before taking the power, so that no embedding is zero.
@@ -58,10 +55,9 @@ class PTMAPLearner(SumLearner):
     power : float, default=0.5
         The paper's beta.
     regularization : float, optional
-        Factor on squared distances; the paper's lambda. By default 10, as in the paper, and 30 if shares are estimated.
-        That suits embeddings that lie about 0.6 from their mean after the transform, squared, as those of large
-        networks do. Those of small networks that were trained on episodes lie closer, 0.1 for example: raise it in
-        proportion, or answers fall far below those of the class means. A warning says so.
+        Factor on squared distances; the paper's lambda. By default 10, and 30 if shares are estimated, divided by the
+        mean squared distance of the queries from the middle of the class means. The paper scales embeddings once more,
+        to unit length around their mean, so that this is 1.
     n_iterations : int, default=10
         Number of prototype updates.
     rate : float, default=0.2
@@ -116,14 +112,15 @@ class PTMAPLearner(SumLearner):
     def score(self, memory: Memory, queries: Tensor) -> Tensor:
         """Return the log-probabilities of all queries, answered together."""
         m, q, count = memory.n_way, queries.shape[-2], memory.extras["count"]
-        self._warn_if_close(memory.keys, queries, count)
-        span = Span.of(memory.keys, queries, 2 * self.n_iterations * m)
+        absent = (count == 0).unsqueeze(-1)
+        keys, queries = self._centre(memory.keys, queries, absent)
+        span = Span.of(keys, queries, 2 * self.n_iterations * m)
         share = (count > 0).to(count.dtype) if self.prior == "uniform" else count
         share = share / share.sum(-1, keepdim=True).clamp(min=1e-30)
         support = torch.diag_embed(count)
         # Prototypes as combinations of embeddings; absent classes keep their rows.
         prototypes = F.pad(torch.eye(m, dtype=queries.dtype, device=queries.device).expand_as(support), (0, q))
-        absent, factors, log_share = (count == 0).unsqueeze(-1), None, torch.zeros_like(support[..., :1])
+        factors, log_share = None, torch.zeros_like(support[..., :1])
         for i in range(self.n_iterations + 1):
             products = span.products(prototypes)
             # Minus the squared distance, up to a constant per query.
@@ -141,14 +138,16 @@ class PTMAPLearner(SumLearner):
                 prototypes = prototypes + self.rate * (target - prototypes)
         return log_plan.mT
 
-    def _warn_if_close(self, keys: Tensor, queries: Tensor, count: Tensor) -> None:
-        """Warn if the factor is too small for queries that lie so close together."""
-        if queries.shape[-2] < keys.shape[-2] or not self.n_iterations or not queries.numel():
-            return
-        there = (count > 0).to(keys.dtype).unsqueeze(-1)
-        middle = (keys * there).sum(-2, keepdim=True) / there.sum(-2, keepdim=True).clamp(min=1)
-        if self._factor * float((queries - middle).square().sum(-1).mean()) < CLOSE:
-            warn(
-                "the embeddings lie so close together that PT-MAP hardly tells classes apart, and may answer worse "
-                "than class means; give PTMAPLearner a larger regularization"
-            )
+    def _centre(self, keys: Tensor, queries: Tensor, absent: Tensor) -> tuple[Tensor, Tensor]:
+        """Subtract the mean of the class means, and scale queries to mean squared length 1 unless the factor is given.
+
+        Answers stay the same, with fewer digits lost to what all embeddings share.
+        """
+        present = (~absent).to(keys.dtype)
+        middle = (keys * present).sum(-2, keepdim=True) / present.sum(-2, keepdim=True).clamp(min=1)
+        keys, queries = (keys - middle) * present, queries - middle
+        if self.regularization is not None or not queries.shape[-2]:
+            return keys, queries
+        spread = sum_of_squares(queries).mean(-1)[..., None, None]
+        scale = spread.clamp(min=torch.finfo(keys.dtype).eps).rsqrt()  # below, it is rounding
+        return keys * scale, queries * scale
