@@ -79,6 +79,8 @@ def test_a_failed_download_leaves_nothing_and_harms_nothing(server, tmp_path, na
             (tmp_path / name).write_bytes(old)
         with pytest.raises(DownloadError, match=reason):
             obtain(None, f"{server.url}/{name}", sha256, tmp_path, False)
+        with pytest.raises(DownloadError, match="download it yourself and give its path as --archive"):
+            obtain(None, f"{server.url}/{name}", sha256, tmp_path / "new", False, "--archive")
         assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == ([(name, old)] if old else [])
 
 
@@ -100,7 +102,7 @@ def test_a_local_archive_is_taken_as_it_is(server, tmp_path):
     (tmp_path / "mine.zip").write_bytes(b"packed anew")
     assert obtain(tmp_path / "mine.zip", f"{server.url}/data.zip", SHA256, tmp_path / "d") == tmp_path / "mine.zip"
     for source in (tmp_path / "none.zip", tmp_path):
-        with pytest.raises(ValueError, match=r"does not exist; give the path of data\.zip, or omit it"):
+        with pytest.raises(ValueError, match=r"does not exist; give source the path of data\.zip, or omit it"):
             obtain(source, f"{server.url}/data.zip", SHA256, tmp_path / "d")
     assert server.asked == []
     assert not (tmp_path / "d").exists()

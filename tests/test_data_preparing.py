@@ -182,7 +182,7 @@ def test_omniglot_as_a_process_refuses_what_is_not_the_published_one(omniglot, t
     result = run("omniglot", *given, "--splits", tmp_path / "one.zip", cwd=tmp_path)
     check_refused(result, "one.zip cannot be read as splits")
     result = run("omniglot", "--background", "gone.zip", "--out", "o", cwd=tmp_path)
-    check_refused(result, "gone.zip does not exist; give the path of images_background.zip")
+    check_refused(result, "gone.zip does not exist; give --background the path of images_background.zip")
     assert not (tmp_path / "o").exists()
 
 
@@ -297,7 +297,7 @@ def test_cifar_as_a_process_refuses_what_is_not_the_published_one(tmp_path):
     check_refused(run("cifar_fs", *given, "--splits", "s.json", cwd=tmp_path), "found 4 classes, exp")
     check_refused(run("cifar_fs", *given, "--splits", "c.tar.gz", cwd=tmp_path), "cannot be read as splits")
     result = run("cifar_fs", "--archive", "gone.tar.gz", "--out", "o", "--splits", "s.json", cwd=tmp_path)
-    check_refused(result, "gone.tar.gz does not exist; give the path of cifar-100-binary.tar.gz")
+    check_refused(result, "gone.tar.gz does not exist; give --archive the path of cifar-100-binary.tar.gz")
     assert not (tmp_path / "o").exists()
 
 

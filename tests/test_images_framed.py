@@ -52,6 +52,9 @@ def test_the_index_of_a_table_stays_and_a_column_of_images_is_found(tmp_path):
     assert joined["label"].tolist() == model.predict(paths).tolist()
     assert joined["item"].tolist() == paths
     assert joined["label"].dtype == object
+    answers = model.predict_frame(paths)
+    again = FewShotImageClassifier(quick_embedder()).fit(answers)  # its columns are read without naming any
+    assert again.predict(paths).tolist() == answers["label"].tolist()
     pd.testing.assert_frame_equal(model.predict_frame(table["path"]), model.predict_frame(table))
     assert model.predict_frame(pl.from_pandas(table))["label"].tolist() == joined["label"].tolist()
     labelled = table.assign(kind=1, label=data.labels)

@@ -81,7 +81,7 @@ def _omniglot(options: argparse.Namespace) -> None:
     refuse_other_data(options.out)
     splits = omniglot_splits(options.splits)
     archives = [
-        obtain(getattr(options, part), BASE + name, sha256, **_download(options))
+        obtain(getattr(options, part), BASE + name, sha256, **_download(options, f"--{part}"))
         for part, (name, sha256) in ARCHIVES.items()
     ]
     prepare(archives, splits, options.out, size=options.size, progress=not options.quiet, say=say)
@@ -95,7 +95,7 @@ def _cifar_fs(options: argparse.Namespace) -> None:
 
     refuse_other_data(options.out)
     splits = cifar_splits(options.splits)
-    archive = obtain(options.archive, URL, SHA256, **_download(options))
+    archive = obtain(options.archive, URL, SHA256, **_download(options, "--archive"))
     prepare(archive, splits, options.out, say=say)
 
 
@@ -106,5 +106,5 @@ def _folder(options: argparse.Namespace) -> None:
     prepare(options.folder, options.out, **given, progress=not options.quiet, say=say)
 
 
-def _download(options: argparse.Namespace) -> dict[str, Any]:
-    return {"folder": options.download_to, "progress": not options.quiet}
+def _download(options: argparse.Namespace, option: str) -> dict[str, Any]:
+    return {"folder": options.download_to, "progress": not options.quiet, "option": option}

@@ -19,7 +19,9 @@ _log = logging.getLogger(__name__)
 TIMEOUT = 30
 
 
-def obtain(source: str | Path | None, url: str, sha256: str, folder: str | Path, progress: bool = True) -> Path:
+def obtain(
+    source: str | Path | None, url: str, sha256: str, folder: str | Path, progress: bool = True, option: str = "source"
+) -> Path:
     """Return the path of an archive: `source`, or a download from `url`.
 
     Only a download is checked against the checksum, since a local archive may have been repacked; callers count the
@@ -37,6 +39,8 @@ def obtain(source: str | Path | None, url: str, sha256: str, folder: str | Path,
         Folder for downloads.
     progress : bool, default=True
         Whether to show a progress bar.
+    option : str, default="source"
+        How messages call `source`.
 
     Raises
     ------
@@ -47,23 +51,27 @@ def obtain(source: str | Path | None, url: str, sha256: str, folder: str | Path,
     """
     if source is not None:
         if not Path(source).is_file():
-            raise ValueError(f"{source} does not exist; give the path of {url.rpartition('/')[2]}, or omit it")
+            raise ValueError(f"{source} does not exist; give {option} the path of {url.rpartition('/')[2]}, or omit it")
         return Path(source)
     target = Path(folder) / url.rpartition("/")[2]
     if target.is_file() and digest(target) == sha256:
         return target
+    new = not target.parent.exists()
     target.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(target) as partial:
-        _fetch(url, partial, progress)
-        if (found := digest(partial)) != sha256:
-            raise DownloadError(
-                f"{url} has the SHA-256 {found}, expected {sha256}; try again, or download it yourself and give "
-                "its path"
-            )
+    cure = f"download it yourself and give its path as {option}"
+    try:
+        with replacing(target) as partial:
+            _fetch(url, partial, progress, cure)
+            if (found := digest(partial)) != sha256:
+                raise DownloadError(f"{url} has the SHA-256 {found}, expected {sha256}; try again, or {cure}")
+    except DownloadError:
+        if new:
+            target.parent.rmdir()
+        raise
     return target
 
 
-def _fetch(url: str, target: Path, progress: bool) -> None:
+def _fetch(url: str, target: Path, progress: bool, cure: str) -> None:
     _log.info("downloading %s", url)
     try:
         with urlopen(url, timeout=TIMEOUT) as answer, target.open("wb") as file:
@@ -75,4 +83,4 @@ def _fetch(url: str, target: Path, progress: bool) -> None:
                 raise OSError(f"it ended after {file.tell()} of {size} bytes")
     except (OSError, HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
-        raise DownloadError(f"{url} cannot be downloaded ({reason}); download it yourself and give its path") from error
+        raise DownloadError(f"{url} cannot be downloaded ({reason}); {cure}") from error

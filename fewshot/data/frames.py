@@ -18,7 +18,7 @@ from fewshot.utils.labels import as_labels
 from fewshot.utils.text import listed
 
 #: Names that columns usually have, in the order in which they are looked for.
-IMAGE_COLUMNS = ("image", "path", "file", "filename", "file_name", "filepath", "file_path", "image_path", "img")
+IMAGE_COLUMNS = ("image", "path", "file", "filename", "file_name", "filepath", "file_path", "image_path", "img", "item")
 LABEL_COLUMNS = ("label", "class", "target", "category", "y", "label_name", "class_name")
 
 
