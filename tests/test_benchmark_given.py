@@ -68,6 +68,7 @@ def test_the_command_evaluates_embeddings_and_refuses_what_is_about_images(tmp_p
     found = json.loads((tmp_path / "found.json").read_text())
     asked = evaluate(DiscriminantLearner(power=1), X.astype(np.float32), LABELS, n_shot=2, n_query=4, n_episodes=20)
     assert found["results"][0]["accuracy %"] == pytest.approx(100 * asked.mean)
+    np.testing.assert_allclose(found["results"][0]["accuracies"], asked.accuracies)
     assert (found["backbone"], found["external"]) == ("MiniLM", True)
     assert "transductive" not in capsys.readouterr().out
     assert main(["evaluate", tickets, *short, "--learner", "bd-cspn"]) == 0

@@ -57,7 +57,9 @@ def evaluate(options: argparse.Namespace) -> int:
         **about,
         "transductive": learner.transductive,
         "supposes_balance": learner.supposes_balance,
-        "results": rows,
+        "results": [
+            {**row, "accuracies": result.accuracies.tolist()} for row, result in zip(rows, results, strict=True)
+        ],
     }
     mark = ", transductive" * learner.transductive
     no_interval = {"ci95 %": "none"} if options.episodes == 1 else {}

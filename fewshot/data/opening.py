@@ -205,7 +205,7 @@ def as_rows(X: Any) -> Sequence[Any]:
     if isinstance(X, (str, bytes, bytearray, memoryview, os.PathLike, Image.Image)) or is_file(X):
         raise TypeError(f"X is one item ({type(X).__name__}); pass a list of items, e.g. [item]")
     if hasattr(X, "tocsr"):
-        raise TypeError("X is a sparse matrix, which is not supported; pass X.toarray(), or shorten it first, e.g. with TruncatedSVD")
+        raise TypeError("X is a sparse matrix; pass X.toarray(), or shorten it first, e.g. with TruncatedSVD")
     if hasattr(X, "columns") and hasattr(X, "to_numpy"):
         values = X.to_numpy()
         return list(values[:, 0]) if values.shape[1] == 1 and values.dtype.kind not in "biuf" else values

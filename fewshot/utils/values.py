@@ -58,7 +58,9 @@ def as_values(x: Any, *, name: str = "X", keep_table: bool = False) -> Any:
     if type(x) is np.ndarray and x.dtype.kind in "fiub":
         return x
     if hasattr(x, "toarray") and hasattr(x, "nnz"):
-        raise TypeError(f"{name} is sparse; pass a dense array ({name}.toarray()), or shorten it first, e.g. with TruncatedSVD")
+        raise TypeError(
+            f"{name} is sparse; pass a dense array ({name}.toarray()), or shorten it first, e.g. with TruncatedSVD"
+        )
     table = is_table(x)
     if table and keep_table and x.shape[1] != 1:
         return x
