@@ -8,7 +8,13 @@ import torch
 from sklearn.base import clone
 from torch import nn
 
-from fewshot import FewShotClassifier, MatchingLearner, PrototypicalClassifier, PrototypicalLearner
+from fewshot import (
+    DiscriminantClassifier,
+    FewShotClassifier,
+    MatchingLearner,
+    PrototypicalClassifier,
+    PrototypicalLearner,
+)
 from fewshot.learners.memory import Memory
 
 RNG = np.random.default_rng(0)
@@ -28,6 +34,12 @@ class OwnScore(PrototypicalLearner):
     def score(self, memory: Memory, queries):
         difference = (queries.unsqueeze(-2) - memory.keys.unsqueeze(-3)) * self.scale
         return torch.where(torch.isfinite(memory.log_weight), -difference.square().sum(-1), -torch.inf)
+
+
+def test_without_a_learner_it_is_the_default_one():
+    np.testing.assert_allclose(
+        FewShotClassifier().fit(X, Y).predict_proba(QUERIES), DiscriminantClassifier().fit(X, Y).predict_proba(QUERIES)
+    )
 
 
 def test_a_learner_with_its_parameters_is_used_as_it_is():

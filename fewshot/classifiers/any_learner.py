@@ -39,7 +39,7 @@ class FewShotClassifier(TakesLearner, ReachesLearner, BaseFewShotClassifier):
 
     Parameters
     ----------
-    learner : str or Learner, default="prototypical"
+    learner : str or Learner, default="discriminant"
         A registered name (see `list_learners`), built with its defaults, or a learner, which is copied. A learner with
         weights must be trained.
     {shared}
@@ -52,7 +52,7 @@ class FewShotClassifier(TakesLearner, ReachesLearner, BaseFewShotClassifier):
     array(['a'], dtype='<U1')
     """
 
-    learner: str | Learner = field(default="prototypical", kw_only=False)
+    learner: str | Learner = field(default="discriminant", kw_only=False)
     index: Index = "auto"
     on_error: OnError = "raise"
 
