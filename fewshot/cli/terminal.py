@@ -48,9 +48,7 @@ _PHRASES = {
     "import its plug-in first": "name its file with --plugin",
     "register it with register_backbone first": "name the file that registers it with --plugin",
     "convert them, e.g. by train.decoded(size=28, grey=True)": "give --grey",
-    "repeat them, e.g. by LabeledImages(np.repeat(images[..., None], 3, -1), labels)": (
-        "leave out --grey, or register a network of one channel"
-    ),
+    "repeat them, e.g. by LabeledImages(np.repeat(images[..., None], 3, -1), labels)": "give colour images, no --grey",
     "call reclassify(model, store)": "run fewshot annotate again with --force",
     "give it with token=...": "give the file that holds it with --token",
     "use TransductiveClassifier": "fewshot evaluate and bench measure it",
