@@ -57,11 +57,11 @@ def warn_of_dominant_column(X: NDArray[np.floating], learner: Learner) -> None:
         rows = rows - rows.mean(0)
         rows[:, np.abs(rows).max(0) < _ROUNDING * np.abs(X).max()] = 0
     shares = _shares(rows, each_row=not by_distance)
-    if (most := shares.max()) > DOMINANT:
+    if shares.max() > DOMINANT:
         what = "distances between the embeddings" if by_distance else "length of the embeddings"
-        warn(
-            f"column {shares.argmax()} makes up {int(100 * most)} % of the squared {what}, so it decides nearly alone; "
-            "scale the columns first, for example with StandardScaler"
+        warn(  # in the same words for every fold, so that Python tells it once
+            f"column {shares.argmax()} makes up over {100 * DOMINANT:.0f} % of the squared {what}, so it decides "
+            "nearly alone; scale the columns first, for example with StandardScaler"
         )
 
 
